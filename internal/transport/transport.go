@@ -1,0 +1,327 @@
+// Package transport turns any io.ReadWriteCloser into the net.Conn that crypto/tls wants, and keeps what the
+// two disagree about away from both: crypto/tls breaks when a write times out, reads past the last record, and wants
+// deadlines and addresses; an inner stream may have none of these, may be synchronous, and may live on after TLS.
+//
+// crypto/tls writes into a queue, which never fails, and reads record by record. Its caller decides when the queue
+// is sent, and bounds each call in a direction between Begin and End. Calls of one direction must not overlap, except
+// those of Close and of the deadlines.
+package transport
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"time"
+)
+
+// Conn is an inner stream with what crypto/tls needs and what its caller needs.
+type Conn struct {
+	inner  io.ReadWriteCloser
+	read   reader
+	write  writer
+	socket bool // inner is the kernel's socket, which takes a flight without its peer reading
+
+	handshaking               bool          // crypto/tls's reads send what it queued before
+	readTimeout, writeTimeout time.Duration // of each read and send while handshaking; 0: none
+	fault                     error         // the last error of inner, or of a limit, that crypto/tls was told
+	received                  bool          // inner gave any byte at all
+}
+
+// New wraps inner. exact says that no byte may be read from inner beyond the current record.
+func New(inner io.ReadWriteCloser, exact bool) *Conn {
+	c := &Conn{inner: inner}
+	c.read = reader{inner: inner, exact: exact}
+	c.write = writer{inner: inner}
+	c.write.flusher, _ = inner.(interface{ Flush() error })
+	if d, ok := inner.(interface{ SetReadDeadline(time.Time) error }); ok {
+		c.read.limits.set = d.SetReadDeadline
+	}
+	if d, ok := inner.(interface{ SetWriteDeadline(time.Time) error }); ok {
+		c.write.limits.set = d.SetWriteDeadline
+	}
+	_, c.socket = inner.(syscall.Conn)
+	return c
+}
+
+// TLS is the side for crypto/tls.
+func (c *Conn) TLS() net.Conn { return (*tlsSide)(c) }
+
+// BeginRead starts a call that reads, which ends with ctx (nil: never) or after timeout (0: never). EndRead must
+// follow, also after an error.
+func (c *Conn) BeginRead(ctx context.Context, timeout time.Duration) error {
+	return c.read.limits.begin(ctx, timeout)
+}
+
+// EndRead ends it. What reading queued, the answer to a key update or an alert, is sent by a goroutine.
+func (c *Conn) EndRead() {
+	c.read.limits.end()
+	if c.write.replies.Load() {
+		c.write.kick(nil)
+	}
+}
+
+// BeginWrite starts a call that writes; see BeginRead. EndWrite must follow, also after an error.
+func (c *Conn) BeginWrite(ctx context.Context, timeout time.Duration) error {
+	return c.write.limits.begin(ctx, timeout)
+}
+
+// EndWrite ends it.
+func (c *Conn) EndWrite() { c.write.limits.end() }
+
+// BeginData tells that what crypto/tls writes until EndData, about size bytes of plaintext, is the user's data.
+func (c *Conn) BeginData(size int) { c.write.beginData(size) }
+
+// EndData ends that.
+func (c *Conn) EndData() { c.write.endData() }
+
+// Send sends what is queued; flush says that inner's own buffer is to be flushed as well. An error of a limit or of
+// inner leaves the rest queued.
+func (c *Conn) Send(flush bool) error { return c.write.send(flush) }
+
+// Unsent is how many bytes are queued; busy says that some are being sent.
+func (c *Conn) Unsent() (n int, busy bool) { return c.write.queued() }
+
+// StopWriting drops what crypto/tls writes from now on: nothing may follow a close_notify.
+func (c *Conn) StopWriting() {
+	c.write.mu.Lock()
+	c.write.discard = true
+	c.write.mu.Unlock()
+}
+
+// SetReadDeadline and SetWriteDeadline bound the calls of a direction, those under way included.
+func (c *Conn) SetReadDeadline(t time.Time)  { c.read.limits.setDeadline(t) }
+func (c *Conn) SetWriteDeadline(t time.Time) { c.write.limits.setDeadline(t) }
+
+// EOF reports whether crypto/tls was told that inner ended.
+func (c *Conn) EOF() bool { return c.read.eof }
+
+// Boundary reports whether nothing was read from inner that was not handed over, no Read of it is under way,
+// and the last record is complete.
+func (c *Conn) Boundary() bool {
+	return c.read.pending == nil && c.read.ahead.len() == 0 && !c.read.record.inside()
+}
+
+// Received reports whether inner gave any byte at all.
+func (c *Conn) Received() bool { return c.received }
+
+// Fault is the last error that came from inner or from a limit rather than from crypto/tls; nil for none.
+func (c *Conn) Fault() error { return c.fault }
+
+// Interrupt ends all calls with err, those under way and those to come; nil lets calls be made again.
+func (c *Conn) Interrupt(err error) {
+	c.read.limits.close(err)
+	c.write.limits.close(err)
+}
+
+// Finish sends what is queued, for d at the most, whatever the deadlines say. No call that writes may be under way.
+func (c *Conn) Finish(d time.Duration) error {
+	c.write.limits.close(nil)
+	c.write.limits.setDeadline(time.Time{})
+	err := c.write.limits.begin(nil, d)
+	if err == nil {
+		err = c.write.send(true)
+	}
+	c.write.limits.end()
+	c.write.limits.close(net.ErrClosed)
+	return err
+}
+
+// Release takes back what was set on inner, and the buffers. No call may be under way.
+func (c *Conn) Release() {
+	c.read.limits.release()
+	c.write.limits.release()
+	c.read.ahead.drop()
+	c.write.mu.Lock()
+	c.write.discard = true
+	if !c.write.sending {
+		c.write.queue.drop()
+	}
+	c.write.mu.Unlock()
+}
+
+// Handshake runs f, which makes crypto/tls shake hands, as a call in both directions that ends with ctx; the
+// timeouts are those of each read and of each send in it. While it runs each read first sends what is queued.
+func (c *Conn) Handshake(ctx context.Context, readTimeout, writeTimeout time.Duration, f func() error) error {
+	defer func() {
+		c.read.limits.end()
+		c.read.limits.settle()
+		c.write.limits.end()
+		c.write.limits.settle()
+	}()
+	if c.fault = c.write.limits.begin(ctx, writeTimeout); c.fault != nil {
+		return c.fault
+	}
+	if c.fault = c.read.limits.begin(ctx, readTimeout); c.fault != nil {
+		return c.fault
+	}
+	c.handshaking, c.readTimeout, c.writeTimeout = true, readTimeout, writeTimeout
+	defer func() { c.handshaking = false }()
+	return f()
+}
+
+// Flight sends what a handshake queued, and waits for it. It belongs into a Handshake.
+func (c *Conn) Flight() error {
+	if c.writeTimeout > 0 {
+		c.write.limits.setTimeout(c.writeTimeout)
+	}
+	err := c.write.send(true)
+	if err != nil {
+		c.fault = err
+	}
+	return err
+}
+
+// Post sends what a handshake queued, and waits for nobody.
+func (c *Conn) Post() { c.write.kick(nil) }
+
+// Farewell sends what a failed handshake queued, its alert, for d at most. A peer on a synchronous inner stream may be
+// writing itself and read nothing before; so what it sends meanwhile is read and dropped, where reading can be stopped
+// again.
+func (c *Conn) Farewell(d time.Duration) {
+	if n, _ := c.write.queued(); n == 0 {
+		return
+	}
+	defer c.write.limits.end()
+	defer c.read.limits.end()
+	if c.write.limits.begin(context.Background(), d) != nil || c.read.limits.begin(context.Background(), d) != nil {
+		return
+	}
+	if c.socket || !c.read.limits.native() {
+		c.write.send(true)
+		return
+	}
+	call := c.read.limits.call()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		c.write.send(true)
+		c.read.limits.fail(call, errDone)
+	}()
+	for buf := make([]byte, 1024); ; {
+		if _, err := c.read.read(buf); err != nil {
+			break
+		}
+	}
+	<-sent
+}
+
+var (
+	errDone = errors.New("sslstream: internal error: sent")
+	errDry  = errors.New("sslstream: internal error: nothing may be read")
+)
+
+// Dry runs f, which makes crypto/tls read, while inner gives nothing.
+func (c *Conn) Dry(f func() (int, error)) (int, error) {
+	defer c.read.limits.end()
+	if err := c.read.limits.begin(context.Background(), 0); err != nil {
+		return 0, err
+	}
+	c.read.limits.fail(c.read.limits.call(), errDry)
+	return f()
+}
+
+// flight sends what is queued before crypto/tls waits for its peer. Where inner may wait for the peer to read, it
+// must not be waited for: the peer may first want us to read.
+func (c *Conn) flight() error {
+	if n, _ := c.write.queued(); n == 0 {
+		return nil
+	}
+	if c.socket {
+		return c.Flight()
+	}
+	if c.writeTimeout > 0 {
+		c.write.limits.setTimeout(c.writeTimeout)
+	}
+	call := c.read.limits.call()
+	c.write.kick(func(err error) { c.read.limits.fail(call, err) })
+	return nil
+}
+
+// tlsSide is the net.Conn that crypto/tls gets.
+type tlsSide Conn
+
+// Read reads at most the rest of the current record.
+func (t *tlsSide) Read(p []byte) (int, error) {
+	c := (*Conn)(t)
+	if c.handshaking {
+		if c.readTimeout > 0 {
+			c.read.limits.setTimeout(c.readTimeout)
+		}
+		if err := c.flight(); err != nil {
+			return 0, err
+		}
+	} else if c.write.replies.Load() { // the answer to a key update, or a renegotiation
+		if n, _ := c.write.queued(); n > batchBuffer+maxReplies {
+			return 0, temporary{errTooManyReplies}
+		}
+		c.write.kick(nil)
+	}
+	n, err := c.read.read(p)
+	if n > 0 {
+		c.received = true
+	}
+	if err != nil && err != io.EOF {
+		c.fault = err
+		err = temporary{err}
+	}
+	return n, err
+}
+
+// Write queues p.
+func (t *tlsSide) Write(p []byte) (int, error) { return t.write.write(p) }
+
+// Close does nothing: crypto/tls calls it when a handshake's context ends, which must not close inner.
+func (t *tlsSide) Close() error { return nil }
+
+// The deadlines that crypto/tls sets for its alerts mean nothing to a queue.
+func (t *tlsSide) SetDeadline(time.Time) error      { return nil }
+func (t *tlsSide) SetReadDeadline(time.Time) error  { return nil }
+func (t *tlsSide) SetWriteDeadline(time.Time) error { return nil }
+
+func (t *tlsSide) LocalAddr() net.Addr  { return (*Conn)(t).LocalAddr() }
+func (t *tlsSide) RemoteAddr() net.Addr { return (*Conn)(t).RemoteAddr() }
+
+// temporary keeps crypto/tls from making an error of inner's permanent: the records before it were handed over
+// whole, so reading can go on where it stopped.
+type temporary struct{ error }
+
+func (temporary) Timeout() bool   { return false }
+func (temporary) Temporary() bool { return true }
+func (t temporary) Unwrap() error { return t.error }
+
+// Cause takes an error that came through crypto/tls back to what it was.
+func Cause(err error) error {
+	var t temporary
+	if errors.As(err, &t) {
+		return t.error
+	}
+	return err
+}
+
+// LocalAddr is inner's address, or a placeholder; never nil.
+func (c *Conn) LocalAddr() net.Addr {
+	if a, ok := c.inner.(interface{ LocalAddr() net.Addr }); ok {
+		if addr := a.LocalAddr(); addr != nil {
+			return addr
+		}
+	}
+	return placeholder{}
+}
+
+// RemoteAddr is inner's address, or a placeholder; never nil.
+func (c *Conn) RemoteAddr() net.Addr {
+	if a, ok := c.inner.(interface{ RemoteAddr() net.Addr }); ok {
+		if addr := a.RemoteAddr(); addr != nil {
+			return addr
+		}
+	}
+	return placeholder{}
+}
+
+// placeholder stands for the address of an inner stream that has none.
+type placeholder struct{}
+
+func (placeholder) Network() string { return "sslstream" }
+func (placeholder) String() string  { return "no address" }
