@@ -1,0 +1,311 @@
+package sslstream
+
+import (
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// LocalCertificateSelectionCallback picks the client's certificate when the server asks for one. It corresponds to the
+// delegate of the same name, which is also called before that.
+//
+//	return &cert, nil    sends it, whatever the server finds acceptable
+//	return nil, nil      sends none
+//	return nil, err      fails the handshake; in TLS 1.3 crypto/tls tells the server nothing then
+//
+// It runs on the goroutine that authenticates, or on one that reads where the server renegotiates; never for a resumed
+// session. ctx ends with the handshake.
+type LocalCertificateSelectionCallback func(ctx context.Context, s *Stream, req CertificateRequest) (*tls.Certificate, error)
+
+// CertificateRequest is what there is to choose by. It corresponds to LocalCertificateSelectionCallback's parameters.
+type CertificateRequest struct {
+	TargetHost        string
+	Local             []tls.Certificate           // ClientCertificates, Leaf set
+	Remote            *x509.Certificate           // the server's
+	AcceptableIssuers []string                    // as pkix.Name.String gives them: comparable with Leaf.Issuer.String()
+	Info              *tls.CertificateRequestInfo // DER names, signature schemes, SupportsCertificate
+}
+
+// ServerCertificateSelectionCallback picks the server's certificate by server name (RFC 6066, Section 3) and by what
+// else the client offers. It corresponds to the delegate of the same name. (nil, nil) and an error fail the handshake.
+//
+// It runs once in a handshake, on the goroutine that authenticates, also where the client offers to resume a session:
+// only one that was made with the same certificate is resumed. ctx ends with the handshake.
+type ServerCertificateSelectionCallback func(ctx context.Context, s *Stream, hello ClientHelloInfo) (*tls.Certificate, error)
+
+// CertificateContext is a certificate with the intermediates to send. It corresponds to SslStreamCertificateContext.
+// On a server it owns the session-ticket keys: server options that are made anew for each connection can resume each
+// other's sessions if they share one. It is safe for concurrent use and needs no Close.
+type CertificateContext struct {
+	certificate   tls.Certificate
+	intermediates []*x509.Certificate
+	tickets       ticketKeys
+}
+
+// CertificateContextOptions are NewCertificateContext's settings; the zero value, and nil, are all defaults.
+type CertificateContextOptions struct {
+	// AdditionalCertificates are candidates for the intermediates to send.
+	AdditionalCertificates []*x509.Certificate
+	// Offline forbids downloads. There are none yet: neither missing intermediates nor OCSP responses are fetched.
+	Offline bool
+	// HTTPClient makes the downloads; nil: a private one.
+	HTTPClient *http.Client
+}
+
+// NewCertificateContext checks target, which must have its private key, and works out the intermediates to send: from
+// those that come with it and from AdditionalCertificates, as far as they link up, without the root. It corresponds to
+// SslStreamCertificateContext.Create.
+func NewCertificateContext(target tls.Certificate, opts *CertificateContextOptions) (*CertificateContext, error) {
+	if opts == nil {
+		opts = &CertificateContextOptions{}
+	}
+	if slices.Contains(opts.AdditionalCertificates, nil) {
+		return nil, errors.New("sslstream: AdditionalCertificates has a nil certificate")
+	}
+	certificate, err := usableCertificate(target)
+	if err != nil {
+		return nil, fmt.Errorf("sslstream: certificate context: %w", err)
+	}
+	candidates := slices.Clone(opts.AdditionalCertificates)
+	for _, der := range certificate.Certificate[1:] {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("sslstream: certificate context: a certificate that comes with the target does not parse: %w", err)
+		}
+		candidates = append(candidates, c)
+	}
+	c := &CertificateContext{certificate: certificate}
+	for last := certificate.Leaf; ; last = c.intermediates[len(c.intermediates)-1] {
+		next := slices.IndexFunc(candidates, func(candidate *x509.Certificate) bool {
+			return slices.Equal(candidate.RawSubject, last.RawIssuer) && !slices.Equal(candidate.RawSubject, candidate.RawIssuer) &&
+				!candidate.Equal(last) && !slices.ContainsFunc(c.intermediates, candidate.Equal) && checkSignature(last, candidate) == nil
+		})
+		if next < 0 {
+			break
+		}
+		c.intermediates = append(c.intermediates, candidates[next])
+	}
+	c.certificate.Certificate = [][]byte{certificate.Leaf.Raw}
+	for _, i := range c.intermediates {
+		c.certificate.Certificate = append(c.certificate.Certificate, i.Raw)
+	}
+	return c, nil
+}
+
+// TargetCertificate is the certificate itself. It corresponds to SslStreamCertificateContext.TargetCertificate.
+func (c *CertificateContext) TargetCertificate() *x509.Certificate { return c.certificate.Leaf }
+
+// IntermediateCertificates are those that are sent with it, in order. It corresponds to
+// SslStreamCertificateContext.IntermediateCertificates.
+func (c *CertificateContext) IntermediateCertificates() []*x509.Certificate {
+	return slices.Clone(c.intermediates)
+}
+
+// usableCertificate returns c with its leaf parsed, or says why this side cannot authenticate with it.
+func usableCertificate(c tls.Certificate) (tls.Certificate, error) {
+	if len(c.Certificate) == 0 {
+		return c, errors.New("there is no certificate in it")
+	}
+	if c.PrivateKey == nil {
+		return c, errors.New("the certificate has no private key")
+	}
+	key, ok := c.PrivateKey.(interface{ Public() crypto.PublicKey })
+	if !ok {
+		return c, fmt.Errorf("its private key is a %T, which is neither a crypto.Signer nor a crypto.Decrypter", c.PrivateKey)
+	}
+	if c.Leaf == nil {
+		leaf, err := x509.ParseCertificate(c.Certificate[0])
+		if err != nil {
+			return c, fmt.Errorf("the certificate does not parse: %w", err)
+		}
+		c.Leaf = leaf
+	}
+	if public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); ok && !public.Equal(c.Leaf.PublicKey) {
+		return c, fmt.Errorf("the private key does not belong to the certificate of %s", certificateName(c.Leaf))
+	}
+	return c, nil
+}
+
+// usableCertificates is usableCertificate for a list; field names it in the error.
+func usableCertificates(field string, list []tls.Certificate) ([]tls.Certificate, error) {
+	usable := make([]tls.Certificate, len(list))
+	for i, c := range list {
+		var err error
+		if usable[i], err = usableCertificate(c); err != nil {
+			return nil, fmt.Errorf("sslstream: %s, number %d: %w", field, i, err)
+		}
+	}
+	return usable, nil
+}
+
+// certificateID tells certificates apart in sessions.
+type certificateID [sha256.Size]byte
+
+// idOf is a certificate's ID; zero for none.
+func idOf(c *x509.Certificate) certificateID {
+	if c == nil {
+		return certificateID{}
+	}
+	return sha256.Sum256(c.Raw)
+}
+
+// clientCertificates is where a client's certificate comes from: the first of these that is set.
+type clientCertificates struct {
+	context *CertificateContext
+	choose  LocalCertificateSelectionCallback
+	get     func(*tls.CertificateRequestInfo) (*tls.Certificate, error) // TLSConfig's
+	list    []tls.Certificate
+}
+
+func (c *clientCertificates) none() bool {
+	return c.context == nil && c.choose == nil && c.get == nil && len(c.list) == 0
+}
+
+// fixed lists the certificates that can be sent without anybody being asked.
+func (c *clientCertificates) fixed() []tls.Certificate {
+	switch {
+	case c.context != nil:
+		return []tls.Certificate{c.context.certificate}
+	case c.choose != nil || c.get != nil:
+		return nil
+	}
+	return c.list
+}
+
+// identity stands for these certificates in the key of a session cache.
+func (c *clientCertificates) identity() string {
+	if c.context == nil && (c.choose != nil || c.get != nil) {
+		return "callback"
+	}
+	var ids strings.Builder
+	for _, own := range c.fixed() {
+		fmt.Fprintf(&ids, "%x ", idOf(own.Leaf))
+	}
+	return ids.String()
+}
+
+// pick answers a server's request; chosen says that the user was asked. The certificate is empty where none is to be
+// sent.
+func (c *clientCertificates) pick(ctx context.Context, s *Stream, info *tls.CertificateRequestInfo) (own *tls.Certificate, chosen bool, err error) {
+	switch {
+	case c.context != nil:
+		return &c.context.certificate, false, nil
+	case c.choose != nil:
+		own, err = c.choose(ctx, s, CertificateRequest{
+			TargetHost:        s.TargetHostName(),
+			Local:             slices.Clone(c.list),
+			Remote:            s.RemoteCertificate(),
+			AcceptableIssuers: issuerNames(info.AcceptableCAs),
+			Info:              info,
+		})
+	case c.get != nil:
+		own, err = c.get(info)
+	default:
+		for i := range c.list {
+			if info.SupportsCertificate(&c.list[i]) == nil {
+				return &c.list[i], false, nil
+			}
+		}
+		return &tls.Certificate{}, false, nil
+	}
+	if err != nil {
+		return nil, true, err
+	}
+	if own == nil || len(own.Certificate) == 0 {
+		return &tls.Certificate{}, true, nil
+	}
+	usable, err := usableCertificate(*own)
+	if err != nil {
+		return nil, true, fmt.Errorf("sslstream: the certificate selected for the client: %w", err)
+	}
+	return &usable, true, nil
+}
+
+// issuerNames makes DER names comparable with pkix.Name.String. One that does not parse is left out.
+func issuerNames(ders [][]byte) []string {
+	names := make([]string, 0, len(ders))
+	for _, der := range ders {
+		var rdns pkix.RDNSequence
+		if rest, err := asn1.Unmarshal(der, &rdns); err != nil || len(rest) > 0 {
+			continue
+		}
+		var name pkix.Name
+		name.FillFromRDNSequence(&rdns)
+		names = append(names, name.String())
+	}
+	return names
+}
+
+// serverCertificates is where a server's certificate comes from: the first of these that is set.
+type serverCertificates struct {
+	context *CertificateContext
+	choose  ServerCertificateSelectionCallback
+	single  *tls.Certificate
+	config  *tls.Config // a TLSConfig's Certificates, NameToCertificate and GetCertificate
+}
+
+// pick answers a client's hello.
+func (c *serverCertificates) pick(ctx context.Context, s *Stream, hello ClientHelloInfo) (*tls.Certificate, error) {
+	var own *tls.Certificate
+	var err error
+	switch {
+	case c.context != nil:
+		return &c.context.certificate, nil
+	case c.single != nil:
+		return c.single, nil
+	case c.choose != nil:
+		own, err = c.choose(ctx, s, hello)
+	default:
+		own, err = configCertificate(c.config, hello.Info)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if own == nil {
+		return nil, fmt.Errorf("sslstream: no certificate was selected for the server name %q", hello.ServerName)
+	}
+	usable, err := usableCertificate(*own)
+	if err != nil {
+		return nil, fmt.Errorf("sslstream: the certificate selected for the server name %q: %w", hello.ServerName, err)
+	}
+	return &usable, nil
+}
+
+// configCertificate picks as crypto/tls does by a tls.Config, which keeps to itself what it picked.
+func configCertificate(config *tls.Config, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if config.GetCertificate != nil && (len(config.Certificates) == 0 || hello.ServerName != "") {
+		if own, err := config.GetCertificate(hello); own != nil || err != nil {
+			return own, err
+		}
+	}
+	//lint:ignore SA1019 the user's config may still use it
+	if byName := config.NameToCertificate; byName != nil {
+		name := strings.ToLower(hello.ServerName)
+		if own, ok := byName[name]; ok {
+			return own, nil
+		}
+		if _, parent, ok := strings.Cut(name, "."); ok {
+			if own, ok := byName["*."+parent]; ok {
+				return own, nil
+			}
+		}
+	}
+	for i := range config.Certificates {
+		if hello.SupportsCertificate(&config.Certificates[i]) == nil {
+			return &config.Certificates[i], nil
+		}
+	}
+	if len(config.Certificates) > 0 {
+		return &config.Certificates[0], nil // the client says why it cannot use it
+	}
+	return nil, nil
+}

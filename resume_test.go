@@ -1,0 +1,402 @@
+package sslstream_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sslstream/sslstream"
+	"github.com/sslstream/sslstream/internal/testpki"
+)
+
+// connect makes one session, reads its ticket, and reports whether it was resumed.
+func connect(t *testing.T, co *sslstream.ClientOptions, so *sslstream.ServerOptions, opts ...sslstream.Option) bool {
+	t.Helper()
+	client, server := newPair(t, co, so, opts...)
+	exchange(t, client, server)
+	resumed := client.Security().Resumed
+	require.Equal(t, resumed, server.Security().Resumed)
+	require.Equal(t, resumed, client.ConnectionState().DidResume)
+	require.NoError(t, client.Close())
+	require.NoError(t, server.Close())
+	return resumed
+}
+
+func TestResumption(t *testing.T) {
+	f := newFixture(t)
+	second := f.intermediate.Issue(t, "client.example", testpki.EKU(x509.ExtKeyUsageClientAuth))
+	renewed := f.intermediate.Issue(t, serverName)
+	type change func(*sslstream.ClientOptions, *sslstream.ServerOptions)
+	nothing := change(func(*sslstream.ClientOptions, *sslstream.ServerOptions) {})
+	for _, tc := range []struct {
+		name    string
+		always  change // how both sessions are made
+		then    change // what is different the second time, with options made anew
+		resumed bool
+	}{
+		{"nothing", nothing, nothing, true},
+		{"DisableTLSResume on the client", nothing, func(co *sslstream.ClientOptions, _ *sslstream.ServerOptions) { co.DisableTLSResume = true }, false},
+		{"DisableTLSResume on the server", nothing, func(_ *sslstream.ClientOptions, so *sslstream.ServerOptions) { so.DisableTLSResume = true }, false},
+		{"no target host", func(co *sslstream.ClientOptions, _ *sslstream.ServerOptions) {
+			co.TargetHost, co.RemoteCertificateValidationCallback = "", accept
+		}, nothing, false},
+		{"IP address", func(co *sslstream.ClientOptions, _ *sslstream.ServerOptions) {
+			co.TargetHost, co.RemoteCertificateValidationCallback = "127.0.0.1", accept
+		}, nothing, true},
+		{"another host", func(co *sslstream.ClientOptions, _ *sslstream.ServerOptions) {
+			co.RemoteCertificateValidationCallback = accept
+		}, func(co *sslstream.ClientOptions, _ *sslstream.ServerOptions) { co.TargetHost = "other.example" }, false},
+		{"another ALPN of the client's", func(co *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			co.ApplicationProtocols, so.ApplicationProtocols = []string{"a"}, []string{"a", "b"}
+		}, func(co *sslstream.ClientOptions, _ *sslstream.ServerOptions) { co.ApplicationProtocols = []string{"b"} }, false},
+		{"another ALPN of the server's", func(co *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			co.ApplicationProtocols, so.ApplicationProtocols = []string{"a", "b"}, []string{"a"}
+		}, func(_ *sslstream.ClientOptions, so *sslstream.ServerOptions) { so.ApplicationProtocols = []string{"b"} }, false},
+		{"other protocols of the client's", nothing, func(co *sslstream.ClientOptions, _ *sslstream.ServerOptions) {
+			co.EnabledProtocols |= tls11
+		}, false},
+		{"other protocols of the server's", nothing, func(_ *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			so.EnabledProtocols = tls11 | tls12 | tls13
+		}, false},
+		{"other suites of the client's", nothing, func(co *sslstream.ClientOptions, _ *sslstream.ServerOptions) {
+			co.CipherSuites = []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
+		}, false},
+		{"other suites of the server's", nothing, func(_ *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			so.CipherSuites = []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
+		}, false},
+		{"with a client certificate", func(co *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			co.ClientCertificates, so.ClientCertificateRequired = []tls.Certificate{f.client}, true
+		}, nothing, true},
+		{"another client certificate", func(co *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			co.ClientCertificates, so.ClientCertificateRequired = []tls.Certificate{f.client}, true
+		}, func(co *sslstream.ClientOptions, _ *sslstream.ServerOptions) {
+			co.ClientCertificates = []tls.Certificate{second}
+		}, false},
+		{"no client certificate any more", func(co *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			co.ClientCertificates, so.ClientCertificateRequired = []tls.Certificate{f.client}, true
+			so.RemoteCertificateValidationCallback = accept
+		}, func(co *sslstream.ClientOptions, _ *sslstream.ServerOptions) { co.ClientCertificates = nil }, false},
+		{"a client certificate is required now", func(co *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			co.ClientCertificates = []tls.Certificate{f.client}
+		}, func(_ *sslstream.ClientOptions, so *sslstream.ServerOptions) { so.ClientCertificateRequired = true }, false},
+		{"a client certificate is not required any more", func(co *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			co.ClientCertificates, so.ClientCertificateRequired = []tls.Certificate{f.client}, true
+		}, func(_ *sslstream.ClientOptions, so *sslstream.ServerOptions) { so.ClientCertificateRequired = false }, false},
+		{"required, none given, forgiven", func(_ *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			so.ClientCertificateRequired, so.RemoteCertificateValidationCallback = true, accept
+		}, nothing, false},
+		{"the client's callback chose a certificate", func(co *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			so.ClientCertificateRequired = true
+			co.LocalCertificateSelectionCallback = func(context.Context, *sslstream.Stream, sslstream.CertificateRequest) (*tls.Certificate, error) {
+				return &f.client, nil
+			}
+		}, nothing, false},
+		{"the client's callback was not asked", func(co *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			co.LocalCertificateSelectionCallback = func(context.Context, *sslstream.Stream, sslstream.CertificateRequest) (*tls.Certificate, error) {
+				return &f.client, nil
+			}
+		}, nothing, true},
+		{"the server's certificate was renewed", nothing, func(_ *sslstream.ClientOptions, so *sslstream.ServerOptions) { so.ServerCertificate = &renewed }, false},
+		{"the server's callback chooses the same", func(_ *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			so.ServerCertificate = nil
+			so.ServerCertificateSelectionCallback = func(context.Context, *sslstream.Stream, sslstream.ClientHelloInfo) (*tls.Certificate, error) {
+				return &f.server, nil
+			}
+		}, nothing, true},
+		{"the server's callback chooses another", func(_ *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			so.ServerCertificate = nil
+			so.ServerCertificateSelectionCallback = func(context.Context, *sslstream.Stream, sslstream.ClientHelloInfo) (*tls.Certificate, error) {
+				return &f.server, nil
+			}
+		}, func(_ *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			so.ServerCertificateSelectionCallback = func(context.Context, *sslstream.Stream, sslstream.ClientHelloInfo) (*tls.Certificate, error) {
+				return &renewed, nil
+			}
+		}, false},
+		{"the server demands more", nothing, func(_ *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			so.Require = &sslstream.Requirements{ForwardSecrecy: true}
+		}, false},
+		{"the server trusts others", func(co *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			co.ClientCertificates, so.ClientCertificateRequired = []tls.Certificate{f.client}, true
+		}, func(_ *sslstream.ClientOptions, so *sslstream.ServerOptions) {
+			so.CertificateChainPolicy = &sslstream.ChainPolicy{CustomTrustStore: testpki.Pool(f.root, testpki.Root(t, "Another"))}
+		}, false},
+	} {
+		for _, v := range versions {
+			t.Run(tc.name+"/"+v.name, func(t *testing.T) {
+				cache := tls.NewLRUClientSessionCache(8)
+				key := [][32]byte{{1, 2, 3}}
+				make := func(then change) (*sslstream.ClientOptions, *sslstream.ServerOptions) {
+					co, so := f.clientOptions(), f.serverOptions()
+					co.EnabledProtocols, co.SessionCache = v.protocol, cache
+					require.NoError(t, so.SetSessionTicketKeys(key))
+					tc.always(co, so)
+					then(co, so)
+					return co, so
+				}
+				co, so := make(nothing)
+				require.False(t, connect(t, co, so))
+				co, so = make(tc.then)
+				assert.Equal(t, tc.resumed, connect(t, co, so))
+				co, so = make(nothing)
+				connect(t, co, so) // and nothing is broken after it
+			})
+		}
+	}
+}
+
+func TestResumptionByValueAndContext(t *testing.T) {
+	f := newFixture(t)
+	for _, v := range versions {
+		t.Run(v.name, func(t *testing.T) {
+			client := func() *sslstream.ClientOptions {
+				co := f.clientOptions()
+				co.EnabledProtocols = v.protocol
+				return co
+			}
+			t.Run("sharing the values", func(t *testing.T) {
+				co, so := client(), f.serverOptions()
+				assert.False(t, connect(t, co, so))
+				assert.True(t, connect(t, co, so))
+			})
+			t.Run("a clone has a fresh cache", func(t *testing.T) {
+				co, so := client(), f.serverOptions()
+				connect(t, co, so)
+				assert.False(t, connect(t, co.Clone(), so))
+			})
+			t.Run("a clone of the server's has fresh keys", func(t *testing.T) {
+				co, so := client(), f.serverOptions()
+				connect(t, co, so)
+				assert.False(t, connect(t, co, so.Clone()))
+			})
+			t.Run("unless they were given", func(t *testing.T) {
+				co, so := client(), f.serverOptions()
+				require.NoError(t, so.SetSessionTicketKeys([][32]byte{{9}}))
+				connect(t, co, so)
+				assert.True(t, connect(t, co, so.Clone()))
+			})
+			t.Run("a context shared by options made per connection", func(t *testing.T) {
+				held, err := sslstream.NewCertificateContext(f.server, nil)
+				require.NoError(t, err)
+				co := client()
+				server := func() *sslstream.ServerOptions {
+					return &sslstream.ServerOptions{ServerCertificateContext: held, CertificateChainPolicy: f.trust()}
+				}
+				assert.False(t, connect(t, co, server()))
+				assert.True(t, connect(t, co, server()))
+			})
+			t.Run("keys that were replaced", func(t *testing.T) {
+				co, so := client(), f.serverOptions()
+				old, young := [32]byte{1}, [32]byte{2}
+				require.NoError(t, so.SetSessionTicketKeys([][32]byte{old}))
+				connect(t, co, so)
+				require.NoError(t, so.SetSessionTicketKeys([][32]byte{young, old}))
+				assert.True(t, connect(t, co, so), "the old key still decrypts")
+				require.NoError(t, so.SetSessionTicketKeys([][32]byte{young}))
+				assert.True(t, connect(t, co, so), "the ticket was renewed under the new key")
+				require.NoError(t, so.SetSessionTicketKeys([][32]byte{old}))
+				assert.False(t, connect(t, co, so))
+			})
+			t.Run("keys of a TLSConfig", func(t *testing.T) {
+				keyed := func() *sslstream.ServerOptions {
+					so := f.serverOptions()
+					so.TLSConfig = &tls.Config{}
+					so.TLSConfig.SetSessionTicketKeys([][32]byte{{7}})
+					return so
+				}
+				co := client()
+				connect(t, co, keyed())
+				assert.True(t, connect(t, co, keyed()))
+			})
+			t.Run("many hosts over one value", func(t *testing.T) {
+				co, so := client(), f.serverOptions()
+				co.TargetHost, co.RemoteCertificateValidationCallback = "", accept
+				for _, host := range []string{"a.example", "b.example"} {
+					assert.False(t, connect(t, co, so, sslstream.WithTargetHost(host)))
+					assert.True(t, connect(t, co, so, sslstream.WithTargetHost(host)))
+				}
+			})
+		})
+	}
+}
+
+func TestSetSessionTicketKeysMisuse(t *testing.T) {
+	var so sslstream.ServerOptions
+	assert.ErrorContains(t, so.SetSessionTicketKeys(nil), "at least one key")
+	assert.ErrorContains(t, so.SetSessionTicketKeys([][32]byte{{1}, {}}), "all zeros")
+}
+
+// TestSessionTicketKeysWhileInUse replaces keys under handshakes, for the race detector.
+func TestSessionTicketKeysWhileInUse(t *testing.T) {
+	f := newFixture(t)
+	co, so := f.clientOptions(), f.serverOptions()
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for j := range 5 {
+				assert.NoError(t, so.SetSessionTicketKeys([][32]byte{{byte(1 + i), byte(j)}}))
+				so.Clone()
+				client, server := newPair(t, co, so)
+				exchange(t, client, server)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestFaultySessionCache has a cache that gives any session to anybody.
+func TestFaultySessionCache(t *testing.T) {
+	f := newFixture(t)
+	for _, v := range versions {
+		t.Run(v.name, func(t *testing.T) {
+			var cache oneSlot
+			co, so := f.mutual()
+			co.EnabledProtocols, co.SessionCache = v.protocol, &cache
+			require.False(t, connect(t, co, so))
+			require.True(t, connect(t, co, so))
+			anonymous := f.clientOptions()
+			anonymous.EnabledProtocols, anonymous.SessionCache = v.protocol, &cache
+			so.RemoteCertificateValidationCallback = accept
+			lenient := so.Clone()
+			assert.False(t, connect(t, anonymous, lenient), "a session is not resumed under another identity")
+
+			foreign := &tls.Config{ServerName: serverName, RootCAs: testpki.Pool(f.root), ClientSessionCache: &cache, MaxVersion: tls.VersionTLS12}
+			a, b := testpki.TCP(t)
+			server := sslstream.New(b)
+			go server.AuthenticateAsServer(testContext(t), f.serverOptions())
+			require.NoError(t, tls.Client(a, foreign).Handshake())
+			co, so = f.mutual()
+			co.EnabledProtocols, co.SessionCache = v.protocol, &cache
+			assert.False(t, connect(t, co, so), "nor one that crypto/tls filed without a note")
+		})
+	}
+}
+
+type oneSlot struct {
+	mu      sync.Mutex
+	session *tls.ClientSessionState
+}
+
+func (c *oneSlot) Get(string) (*tls.ClientSessionState, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.session, c.session != nil
+}
+
+func (c *oneSlot) Put(_ string, s *tls.ClientSessionState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s != nil {
+		c.session = s
+	}
+}
+
+// TestStoredSessions keeps sessions as bytes, as a cache on disk would.
+func TestStoredSessions(t *testing.T) {
+	f := newFixture(t)
+	for _, v := range versions {
+		t.Run(v.name, func(t *testing.T) {
+			cache := &storing{kept: map[string][2][]byte{}}
+			co, so := f.mutual()
+			co.EnabledProtocols, co.SessionCache = v.protocol, cache
+			require.False(t, connect(t, co, so))
+			again := co.Clone()
+			client, server := newPair(t, again, so)
+			assert.True(t, client.Security().Resumed)
+			assert.True(t, client.IsMutuallyAuthenticated())
+			assert.True(t, server.IsMutuallyAuthenticated())
+			assert.True(t, client.LocalCertificate().Equal(f.client.Leaf))
+			exchange(t, client, server)
+		})
+	}
+}
+
+type storing struct {
+	mu   sync.Mutex
+	kept map[string][2][]byte
+}
+
+func (c *storing) Get(key string) (*tls.ClientSessionState, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kept, ok := c.kept[key]
+	if !ok {
+		return nil, false
+	}
+	state, err := tls.ParseSessionState(kept[1])
+	if err != nil {
+		return nil, false
+	}
+	s, err := tls.NewResumptionState(kept[0], state)
+	return s, err == nil
+}
+
+func (c *storing) Put(key string, s *tls.ClientSessionState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ticket, state, err := s.ResumptionState()
+	if err != nil || state == nil {
+		delete(c.kept, key)
+		return
+	}
+	raw, err := state.Bytes()
+	if err == nil {
+		c.kept[key] = [2][]byte{ticket, raw}
+	}
+}
+
+// TestTicketKeysRotate lets days pass.
+func TestTicketKeysRotate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fixture{root: testpki.Root(t, "Root", testpki.Valid(-time.Hour, 1000*time.Hour))}
+		f.server = f.root.Issue(t, serverName, testpki.Valid(-time.Hour, 1000*time.Hour))
+		co, so := f.clientOptions(), f.serverOptions()
+		once := func() bool {
+			client, server := pairOver(t, carriers[1], co, so)
+			exchange(t, client, server)
+			resumed := server.Security().Resumed
+			go client.Close()
+			server.Close()
+			synctest.Wait()
+			return resumed
+		}
+		assert.False(t, once())
+		time.Sleep(30 * time.Hour)
+		assert.True(t, once(), "the key was rotated, and the old one still decrypts")
+		time.Sleep(8 * 24 * time.Hour)
+		assert.False(t, once(), "tickets end after seven days")
+		assert.True(t, once())
+	})
+}
+
+// TestRefusedSessionIsForgotten has a server that no longer trusts the client of the session, and refuses it only after
+// the client's handshake.
+func TestRefusedSessionIsForgotten(t *testing.T) {
+	f := newFixture(t)
+	co, so := f.mutual()
+	refuse := false
+	so.RemoteCertificateValidationCallback = func(_ context.Context, _ *sslstream.Stream, _ *x509.Certificate, _ *sslstream.Chain, errs sslstream.PolicyErrors) (sslstream.PolicyErrors, error) {
+		if refuse {
+			return errs | chainErrors, nil
+		}
+		return errs, nil
+	}
+	require.False(t, connect(t, co, so))
+	require.True(t, connect(t, co, so))
+	refuse = true
+	client, server := newStreams(t)
+	err, serverErr := authenticate(t, client, server, co, so)
+	require.NoError(t, err)
+	require.Error(t, serverErr)
+	_, err = client.Read(make([]byte, 1))
+	assert.Equal(t, tls.AlertError(42), authenticationError(t, err).RemoteAlert)
+	refuse = false
+	assert.False(t, connect(t, co, so))
+}
