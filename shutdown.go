@@ -1,0 +1,196 @@
+package sslstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/sslstream/sslstream/internal/transport"
+)
+
+// This file answers how a session ends, and who has the inner stream then.
+
+// CloseWrite sends close_notify (RFC 8446, Section 6.1); reading goes on. It corresponds to SslStream.ShutdownAsync. It
+// does not half-close the inner stream. Where a deadline cuts it short, calling it again, or Flush, sends the rest.
+func (s *Stream) CloseWrite() error {
+	return s.write(context.Background(), func() error {
+		if s.unwrapped.Load() {
+			return nil
+		}
+		s.queueCloseNotify()
+		return s.transport.Send(true)
+	})
+}
+
+// queueCloseNotify ends the writing direction; the caller holds writing.
+func (s *Stream) queueCloseNotify() {
+	if !s.writeClosed.Swap(true) {
+		s.tls.CloseWrite() // into the queue: it cannot fail
+		s.transport.StopWriting()
+	}
+}
+
+// Unwrap ends the TLS session on both sides and gives the inner stream back, open, exactly behind the peer's
+// close_notify: it sends close_notify, then reads and discards until the peer's. It needs LeaveInnerOpen. A peer that just
+// hangs up gives io.ErrUnexpectedEOF. Where ctx or a deadline ends it, it can be called again. For the other order (wait
+// for the peer first), Read to io.EOF, then Unwrap.
+func (s *Stream) Unwrap(ctx context.Context) (io.ReadWriteCloser, error) {
+	if err := s.needsLeaveInnerOpen("Unwrap"); err != nil {
+		return nil, err
+	}
+	if s.unwrapped.Load() {
+		return s.inner, nil
+	}
+	// The peer may be doing the same over a synchronous inner stream, so neither may wait for the other to read.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	sent := make(chan error, 1)
+	go func() {
+		err := s.write(ctx, func() error {
+			s.queueCloseNotify()
+			return s.transport.Send(true)
+		})
+		if err != nil {
+			cancel(err)
+		}
+		sent <- err
+	}()
+	err := s.awaitCloseNotify(ctx)
+	if err != nil {
+		cancel(err)
+	}
+	if werr := <-sent; werr != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		err = werr
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.unwrapped.Store(true)
+	s.transport.Release()
+	return s.inner, nil
+}
+
+// awaitCloseNotify reads and discards until the peer's close_notify.
+func (s *Stream) awaitCloseNotify(ctx context.Context) error {
+	if err := s.reading.take(ctx, 0); err != nil {
+		return err
+	}
+	defer s.reading.give()
+	for buf := make([]byte, 4096); ; {
+		switch _, err := s.readLocked(ctx, s.ReadTimeout(), buf); {
+		case err == nil:
+		case err == io.EOF && s.closeNotify.Load():
+			return nil
+		case err == io.EOF:
+			return io.ErrUnexpectedEOF
+		default:
+			return err
+		}
+	}
+}
+
+func (s *Stream) needsLeaveInnerOpen(method string) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if !s.leaveOpen {
+		return fmt.Errorf("sslstream: %s needs a stream made with LeaveInnerOpen: without it more may have been read from the inner stream than TLS needs", method)
+	}
+	return nil
+}
+
+// Detach ends the stream without sending or reading a byte and gives the inner stream back, for protocols that encrypt
+// a part of the conversation only, such as TDS. It needs LeaveInnerOpen, no call under way, nothing queued to be written,
+// and no plaintext unread; an error says what is in the way, and the stream stays usable.
+func (s *Stream) Detach() (io.ReadWriteCloser, error) {
+	if err := s.needsLeaveInnerOpen("Detach"); err != nil {
+		return nil, err
+	}
+	if !s.reading.try() {
+		return nil, errors.New("sslstream: Detach while a Read is under way")
+	}
+	defer s.reading.give()
+	if !s.writing.try() {
+		return nil, errors.New("sslstream: Detach while a Write is under way")
+	}
+	defer s.writing.give()
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	if n, busy := s.transport.Unsent(); n > 0 || busy {
+		return nil, fmt.Errorf("sslstream: Detach with %d bytes still to be sent; Flush first", n)
+	}
+	if !s.transport.Boundary() {
+		return nil, errors.New("sslstream: Detach inside a record of the peer's; Read it first")
+	}
+	// crypto/tls may hold plaintext of a record that was read in part. Nothing can come from inner now.
+	var buf [1]byte
+	n, err := s.transport.Dry(func() (int, error) { return s.tls.Read(buf[:]) })
+	s.unread = append(s.unread, buf[:n]...)
+	if len(s.unread) > 0 {
+		return nil, errors.New("sslstream: Detach with plaintext unread; Read it first")
+	}
+	if err != nil && err != io.EOF && transport.Cause(err) == err {
+		return nil, s.readError(err)
+	}
+	s.closed.Store(true)
+	s.transport.Release()
+	return s.inner, nil
+}
+
+// How long Close may take to send what is queued: the user's data, or anything to a kernel's socket, which takes it as
+// soon as it has room; or only a close_notify over something else, where it may be that nobody ever reads.
+const (
+	closeTimeout       = 5 * time.Second
+	closeNotifyTimeout = 250 * time.Millisecond
+)
+
+// Close sends what is queued and close_notify (for 5 s at the most; nothing after a fatal alert) and closes the inner
+// stream, unless LeaveInnerOpen. It corresponds to SslStream.Dispose, which sends no close_notify. It never reads, and it
+// unblocks pending calls, which return net.ErrClosed. It is idempotent: a second Close returns nil. The error is the
+// inner stream's, or says that data written before could not be sent; a close_notify that could not is no error.
+func (s *Stream) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	var lost error
+	s.transport.Interrupt(net.ErrClosed)
+	authenticated := s.phase.Load() == phaseAuthenticated && !s.unwrapped.Load()
+	if authenticated && s.writing.take(context.Background(), closeTimeout) == nil {
+		lost = s.finish()
+		s.writing.give()
+	}
+	if !s.leaveOpen {
+		if err := s.inner.Close(); err != nil {
+			return err
+		}
+	} else if authenticated && s.reading.take(context.Background(), closeTimeout) == nil {
+		s.transport.Release()
+		s.reading.give()
+	}
+	return lost
+}
+
+// finish sends the last of a session; the caller holds writing.
+func (s *Stream) finish() error {
+	data, _ := s.transport.Unsent()
+	timeout := closeTimeout
+	if data == 0 && !s.transport.IsSocket() {
+		timeout = closeNotifyTimeout
+	}
+	if s.fatal.Load() != nil || s.failure.Load() != nil {
+		if data == 0 {
+			return nil
+		}
+		data = 0 // an alert
+	} else {
+		s.queueCloseNotify()
+	}
+	if err := s.transport.Finish(timeout); err != nil && data > 0 {
+		return fmt.Errorf("sslstream: closed before what was written could be sent: %w", err)
+	}
+	return nil
+}
