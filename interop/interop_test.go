@@ -1,0 +1,206 @@
+// Package interop_test holds the tests against TLS stacks that others wrote. A peer that is not installed skips its tests
+// and says what to install; with INTEROP=all it fails them.
+package interop_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sslstream/sslstream"
+	"github.com/sslstream/sslstream/internal/testpki"
+)
+
+// need skips, or fails with INTEROP=all, where the program is not installed; install says how to get it.
+func need(t *testing.T, program, install string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err == nil {
+		return path
+	}
+	if os.Getenv("INTEROP") == "all" {
+		t.Fatalf("%s is not installed: %s", program, install)
+	}
+	t.Skipf("%s is not installed: %s", program, install)
+	return ""
+}
+
+// peer is a program that runs beside a test.
+type peer struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	done  chan struct{}
+	err   error // valid once done is closed
+
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+func (p *peer) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.Write(b)
+}
+
+// output is what the peer has printed so far, on both streams.
+func (p *peer) output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.String()
+}
+
+// start runs a program until the test ends, or until it ends by itself.
+func start(t *testing.T, program string, args ...string) *peer {
+	t.Helper()
+	p := &peer{t: t, cmd: exec.Command(program, args...), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	var err error
+	p.stdin, err = p.cmd.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, p.cmd.Start())
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		<-p.done
+		if t.Failed() {
+			t.Logf("%s %s printed:\n%s", program, strings.Join(args, " "), p.output())
+		}
+	})
+	return p
+}
+
+// say types a line.
+func (p *peer) say(line string) {
+	p.t.Helper()
+	_, err := io.WriteString(p.stdin, line+"\n")
+	require.NoError(p.t, err)
+}
+
+// shows waits until the peer has printed the text.
+func (p *peer) shows(text string) {
+	p.t.Helper()
+	p.showsTimes(text, 1)
+}
+
+// showsTimes waits until the peer has printed the text that often.
+func (p *peer) showsTimes(text string, times int) {
+	p.t.Helper()
+	require.Eventually(p.t, func() bool { return strings.Count(p.output(), text) >= times }, 10*time.Second, 5*time.Millisecond, "the peer does not print %q", text)
+}
+
+// ends waits until the peer has ended by itself, and returns its error.
+func (p *peer) ends() error {
+	p.t.Helper()
+	select {
+	case <-p.done:
+		return p.err
+	case <-time.After(10 * time.Second):
+		p.t.Fatal("the peer does not end")
+		return nil
+	}
+}
+
+// freePort is a port on loopback that nobody listens on now.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	require.NoError(t, err)
+	return port
+}
+
+// dial connects as soon as somebody listens.
+func dial(t *testing.T, port string) net.Conn {
+	t.Helper()
+	var conn net.Conn
+	require.Eventually(t, func() bool {
+		var err error
+		conn, err = net.Dial("tcp", "127.0.0.1:"+port)
+		return err == nil
+	}, 10*time.Second, 10*time.Millisecond, "nobody listens on %s", port)
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// accept takes one connection for a server of ours.
+func accept(t *testing.T) (port string, conn func() net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	_, port, err = net.SplitHostPort(l.Addr().String())
+	require.NoError(t, err)
+	return port, func() net.Conn {
+		l.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second))
+		c, err := l.Accept()
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+}
+
+// pki is what both sides show and trust.
+type pki struct {
+	root           *testpki.Authority
+	server, client tls.Certificate
+
+	caFile                string
+	serverFile, serverKey string
+	clientFile, clientKey string
+}
+
+const serverName = "server.example"
+
+func newPKI(t *testing.T, key ...testpki.Option) *pki {
+	p := &pki{root: testpki.Root(t, "Interop Root")}
+	intermediate := p.root.Intermediate(t, "Interop Intermediate")
+	p.server = intermediate.Issue(t, serverName, append(key, testpki.IP("127.0.0.1"), testpki.EKU(x509.ExtKeyUsageServerAuth))...)
+	p.client = intermediate.Issue(t, "client.example", append(key, testpki.EKU(x509.ExtKeyUsageClientAuth))...)
+	p.caFile = testpki.CAFile(t, p.root)
+	p.serverFile, p.serverKey = testpki.Files(t, p.server)
+	p.clientFile, p.clientKey = testpki.Files(t, p.client)
+	return p
+}
+
+func (p *pki) trust() *sslstream.ChainPolicy {
+	return &sslstream.ChainPolicy{CustomTrustStore: testpki.Pool(p.root)}
+}
+
+func testContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// readLine reads a line of the peer's.
+func readLine(t *testing.T, s *sslstream.Stream) string {
+	t.Helper()
+	s.SetReadTimeout(10 * time.Second)
+	line, err := bufio.NewReader(s).ReadString('\n')
+	require.NoError(t, err)
+	return strings.TrimSpace(line)
+}
+
+var versions = []struct {
+	name     string
+	protocol sslstream.Protocols
+	openssl  string
+}{{"TLS12", sslstream.ProtocolTLS12, "-tls1_2"}, {"TLS13", sslstream.ProtocolTLS13, "-tls1_3"}}
