@@ -4,6 +4,7 @@ package testpki
 
 import (
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // Authority is a certificate with its key that can issue others.
@@ -267,4 +269,30 @@ func resignSHA1(t testing.TB, der []byte, key crypto.Signer) []byte {
 	})
 	require.NoError(t, err)
 	return der
+}
+
+// ECH makes a configuration list for Encrypted Client Hello and the key that goes with it.
+func ECH(t testing.TB, publicName string) (configList []byte, key tls.EncryptedClientHelloKey) {
+	t.Helper()
+	private, err := ecdh.X25519().GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	const version, kem, kdf, aead = 0xfe0d, 0x0020, 0x0001, 0x0001
+	var b cryptobyte.Builder
+	b.AddUint16(version)
+	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
+		b.AddUint8(1) // its number
+		b.AddUint16(kem)
+		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(private.PublicKey().Bytes()) })
+		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
+			b.AddUint16(kdf)
+			b.AddUint16(aead)
+		})
+		b.AddUint8(0) // maximum name length
+		b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(publicName)) })
+		b.AddUint16(0) // no extensions
+	})
+	config := b.BytesOrPanic()
+	var list cryptobyte.Builder
+	list.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(config) })
+	return list.BytesOrPanic(), tls.EncryptedClientHelloKey{Config: config, PrivateKey: private.Bytes(), SendAsRetry: true}
 }

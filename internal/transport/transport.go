@@ -45,6 +45,9 @@ func New(inner io.ReadWriteCloser, exact bool) *Conn {
 	return c
 }
 
+// IsSocket reports whether inner is the kernel's socket, which takes some bytes without its peer reading.
+func (c *Conn) IsSocket() bool { return c.socket }
+
 // TLS is the side for crypto/tls.
 func (c *Conn) TLS() net.Conn { return (*tlsSide)(c) }
 
