@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 a user's config may still use what is deprecated
+
 package sslstream_test
 
 import (
@@ -768,6 +770,25 @@ func (s *scripted) Write(p []byte) (int, error) {
 func (s *scripted) Close() error {
 	close(s.done())
 	return nil
+}
+
+// TestCallbackPanics lets the panic through, and refuses the peer.
+func TestCallbackPanics(t *testing.T) {
+	f := newFixture(t)
+	client, server := newStreams(t)
+	done := make(chan error, 1)
+	go func() { done <- server.AuthenticateAsServer(testContext(t), f.serverOptions()) }()
+	co := f.clientOptions()
+	co.RemoteCertificateValidationCallback = func(context.Context, *sslstream.Stream, *x509.Certificate, *sslstream.Chain, sslstream.PolicyErrors) (sslstream.PolicyErrors, error) {
+		panic("a bug of the user's")
+	}
+	assert.PanicsWithValue(t, "a bug of the user's", func() { client.AuthenticateAsClient(testContext(t), co) })
+	_, err := client.Read(make([]byte, 1))
+	authenticationError(t, err)
+	assert.False(t, client.IsAuthenticated())
+	assert.ErrorIs(t, client.AuthenticateAsClient(t.Context(), nil), sslstream.ErrAlreadyAuthenticated)
+	assert.NoError(t, client.Close())
+	assert.Error(t, <-done)
 }
 
 func TestRefusedClientCertificateArrivesLate(t *testing.T) {

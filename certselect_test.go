@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 a user's config may still use what is deprecated
+
 package sslstream_test
 
 import (
@@ -125,9 +127,8 @@ func TestLocalCertificateSelectionCallbackArguments(t *testing.T) {
 				assert.False(t, s.IsServer())
 				return &req.Local[0], nil
 			}
-			client := sslstream.New(nil)
 			a, b := testpki.TCP(t)
-			client = sslstream.New(a, sslstream.WithLocalCertificateSelectionCallback(choose))
+			client := sslstream.New(a, sslstream.WithLocalCertificateSelectionCallback(choose))
 			server := sslstream.New(b)
 			ctx := context.WithValue(testContext(t), key{}, "value")
 			done := make(chan error, 1)
@@ -202,7 +203,7 @@ func TestServerCertificateSources(t *testing.T) {
 		{"TLSConfig's, first that fits", &sslstream.ServerOptions{TLSConfig: &tls.Config{Certificates: []tls.Certificate{f.server, one}}}, "one.example", one.Leaf},
 		{"TLSConfig's, by a wildcard", &sslstream.ServerOptions{TLSConfig: &tls.Config{Certificates: []tls.Certificate{f.server, wild}}}, "a.wild.example", wild.Leaf},
 		{"TLSConfig's, by a name in the map", &sslstream.ServerOptions{TLSConfig: &tls.Config{
-			Certificates: []tls.Certificate{f.server}, NameToCertificate: map[string]*tls.Certificate{"one.example": &one}}}, "one.example", one.Leaf}, //nolint:staticcheck // SA1019
+			Certificates: []tls.Certificate{f.server}, NameToCertificate: map[string]*tls.Certificate{"one.example": &one}}}, "one.example", one.Leaf},
 		{"TLSConfig's, by a wildcard in the map", &sslstream.ServerOptions{TLSConfig: &tls.Config{
 			Certificates: []tls.Certificate{f.server}, NameToCertificate: map[string]*tls.Certificate{"*.wild.example": &wild}}}, "a.wild.example", wild.Leaf},
 		{"TLSConfig's callback", &sslstream.ServerOptions{TLSConfig: &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &one, nil }}}, "one.example", one.Leaf},

@@ -4,7 +4,10 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -46,4 +49,37 @@ func TestOnlyAuthDecidesAboutPeers(t *testing.T) {
 	assert.NotZero(t, set["auth.go"])
 	delete(set, "auth.go")
 	assert.Empty(t, set, "crypto/tls is told whom to trust in auth.go only")
+}
+
+// TestDocsNameTestsThatExist holds every test that the documents name against the tests there are.
+func TestDocsNameTestsThatExist(t *testing.T) {
+	have := map[string]bool{}
+	var docs []string
+	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		switch {
+		case d.IsDir():
+			return nil
+		case err != nil:
+			return err
+		case strings.HasSuffix(path, "_test.go"):
+			for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)`).FindAllSubmatch(text, -1) {
+				have[string(m[1])] = true
+			}
+		case strings.HasSuffix(path, ".md"):
+			docs = append(docs, path)
+		}
+		return nil
+	}))
+	assert.NotEmpty(t, docs)
+	for _, path := range docs {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		for _, name := range regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z]\w+`).FindAllString(string(text), -1) {
+			assert.True(t, have[name], "%s names %s, which does not exist", path, name)
+		}
+	}
 }

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 a user's config may still use what is deprecated
+
 package sslstream_test
 
 import (

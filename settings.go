@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 a user's config may still use what is deprecated; Subjects only sees less of the system's pool
+
 package sslstream
 
 import (
@@ -314,7 +316,6 @@ func (o *ServerOptions) compile() (*settings, error) {
 		set.demands = o.demands(set)
 
 		base.Certificates, base.GetCertificate, base.GetClientCertificate = nil, nil, nil
-		//lint:ignore SA1019 it is a field to be cleared like the others
 		base.NameToCertificate = nil
 		base.ClientSessionCache, base.ServerName, base.Renegotiation = nil, "", tls.RenegotiateNever
 		// crypto/tls would make keys for each clone of a config that has none, although set.tickets has those in use.
@@ -330,7 +331,6 @@ func (o *ServerOptions) compile() (*settings, error) {
 func (o *ServerOptions) certificates(base *tls.Config) (serverCertificates, error) {
 	c := serverCertificates{context: o.ServerCertificateContext, choose: o.ServerCertificateSelectionCallback}
 	given := o.ServerCertificate != nil || o.ServerCertificateContext != nil
-	//lint:ignore SA1019 the user's config may still use it
 	config := len(base.Certificates) > 0 || base.GetCertificate != nil || base.NameToCertificate != nil
 	switch {
 	case c.choose != nil && given:
@@ -360,7 +360,6 @@ func (o *ServerOptions) demands(set *settings) string {
 	p := &set.policy
 	trust := "system"
 	if p.roots != nil {
-		//lint:ignore SA1019 the pool is the user's: where it holds the system's roots too, this only sees less
 		subjects := p.roots.Subjects()
 		slices.SortFunc(subjects, slices.Compare)
 		trust = fmt.Sprintf("%x", subjects)

@@ -30,7 +30,7 @@ type limits struct {
 	stop    func() bool
 }
 
-// begin starts a call that ends with ctx (nil: never) or after timeout (0: never). It fails where the call
+// begin starts a call that ends with ctx or after timeout (0: never). It fails where the call
 // would end at once. end must follow in any case.
 func (l *limits) begin(ctx context.Context, timeout time.Duration) error {
 	l.mu.Lock()
@@ -42,7 +42,7 @@ func (l *limits) begin(ctx context.Context, timeout time.Duration) error {
 		l.timeout = time.Now().Add(timeout)
 	}
 	l.mu.Unlock()
-	if ctx != nil && ctx.Done() != nil {
+	if ctx.Done() != nil {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -51,7 +51,7 @@ func (c *Conn) IsSocket() bool { return c.socket }
 // TLS is the side for crypto/tls.
 func (c *Conn) TLS() net.Conn { return (*tlsSide)(c) }
 
-// BeginRead starts a call that reads, which ends with ctx (nil: never) or after timeout (0: never). EndRead must
+// BeginRead starts a call that reads, which ends with ctx or after timeout (0: never). EndRead must
 // follow, also after an error.
 func (c *Conn) BeginRead(ctx context.Context, timeout time.Duration) error {
 	return c.read.limits.begin(ctx, timeout)
@@ -122,7 +122,7 @@ func (c *Conn) Interrupt(err error) {
 func (c *Conn) Finish(d time.Duration) error {
 	c.write.limits.close(nil)
 	c.write.limits.setDeadline(time.Time{})
-	err := c.write.limits.begin(nil, d)
+	err := c.write.limits.begin(context.Background(), d)
 	if err == nil {
 		err = c.write.send(true)
 	}
