@@ -282,6 +282,9 @@ func (s *Stream) WriteContext(ctx context.Context, p []byte) (n int, err error) 
 		if s.writeClosed.Load() {
 			return ErrWriteClosed
 		}
+		if len(p) == 0 {
+			return nil
+		}
 		if err := s.transport.Send(false); err != nil { // what an earlier call left
 			return err
 		}

@@ -73,7 +73,9 @@ func TestDataOfAllSizes(t *testing.T) {
 					for _, size := range []int{0, 1, 2, 100, 16<<10 - 1, 16 << 10, 16<<10 + 1, 64 << 10, 64<<10 + 1, 1 << 20} {
 						for _, way := range []struct{ from, to *sslstream.Stream }{{client, server}, {server, client}} {
 							want := payload(size)
+							written := make(chan struct{})
 							go func() {
+								defer close(written)
 								n, err := way.from.Write(want)
 								assert.NoError(t, err)
 								assert.Equal(t, size, n)
@@ -81,6 +83,7 @@ func TestDataOfAllSizes(t *testing.T) {
 							got := make([]byte, size)
 							_, err := io.ReadFull(way.to, got)
 							require.NoError(t, err)
+							<-written
 							require.True(t, bytes.Equal(want, got), "%d bytes", size)
 						}
 					}
