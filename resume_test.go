@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -267,6 +268,30 @@ func TestFaultySessionCache(t *testing.T) {
 			lenient := so.Clone()
 			assert.False(t, connect(t, anonymous, lenient), "a session is not resumed under another identity")
 
+			// The server is crypto/tls alone, which would resume under any name.
+			careless := &tls.Config{Certificates: []tls.Certificate{f.server}}
+			resumed := func(co *sslstream.ClientOptions) bool {
+				a, b := testpki.TCP(t)
+				go func() {
+					c := tls.Server(b, careless)
+					io.Copy(c, c)
+				}()
+				s := sslstream.New(a)
+				require.NoError(t, s.AuthenticateAsClient(testContext(t), co))
+				_, err := s.Write([]byte("x"))
+				require.NoError(t, err)
+				_, err = s.Read(make([]byte, 1))
+				require.NoError(t, err)
+				return s.Security().Resumed
+			}
+			plain := f.clientOptions()
+			plain.EnabledProtocols, plain.SessionCache = v.protocol, &cache
+			require.False(t, resumed(plain))
+			require.True(t, resumed(plain))
+			elsewhere := plain.Clone()
+			elsewhere.TargetHost, elsewhere.RemoteCertificateValidationCallback = "other.example", accept
+			assert.False(t, resumed(elsewhere), "nor for another host")
+
 			foreign := &tls.Config{ServerName: serverName, RootCAs: testpki.Pool(f.root), ClientSessionCache: &cache, MaxVersion: tls.VersionTLS12}
 			a, b := testpki.TCP(t)
 			server := sslstream.New(b)
@@ -276,6 +301,21 @@ func TestFaultySessionCache(t *testing.T) {
 			co.EnabledProtocols, co.SessionCache = v.protocol, &cache
 			assert.False(t, connect(t, co, so), "nor one that crypto/tls filed without a note")
 		})
+	}
+}
+
+// TestChosenCertificatesAreNotFiled has a callback choose the certificate: the session must not even be kept.
+func TestChosenCertificatesAreNotFiled(t *testing.T) {
+	f := newFixture(t)
+	for _, v := range versions {
+		var cache oneSlot
+		co, so := f.mutual()
+		co.EnabledProtocols, co.SessionCache = v.protocol, &cache
+		co.LocalCertificateSelectionCallback = func(context.Context, *sslstream.Stream, sslstream.CertificateRequest) (*tls.Certificate, error) {
+			return &f.client, nil
+		}
+		require.False(t, connect(t, co, so))
+		assert.Nil(t, cache.session)
 	}
 }
 
