@@ -2,6 +2,7 @@ package sslstream
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -116,6 +117,7 @@ func (s *Stream) AuthenticateAsServerFunc(ctx context.Context, cb ServerOptionsS
 				if err := a.use(settings); err != nil {
 					return nil, err
 				}
+				settings.used.Store(true)
 				config := a.serverConfig()
 				if adapted, err := config.GetConfigForClient(hello); adapted != nil || err != nil {
 					return adapted, err
@@ -159,6 +161,7 @@ type authentication struct {
 	// On a client.
 	host         targetHost
 	certificates clientCertificates
+	sessions     *clientSessions   // nil: no resumption
 	offered      *x509.Certificate // what this side showed in the session that it offers to resume
 	chosen       bool              // a callback chose the certificate
 
@@ -234,9 +237,15 @@ func (s *Stream) authenticate(ctx context.Context, prepare func(*authentication)
 		conn, err = prepare(a)
 	}
 	if err != nil {
+		if a.settings != nil {
+			a.settings.compiled.forget(a.settings)
+		}
 		s.role.Store(nil)
 		s.phase.Store(phaseNew)
 		return err
+	}
+	if a.settings != nil {
+		a.settings.used.Store(true)
 	}
 
 	err = errors.New("a callback panicked")
@@ -261,8 +270,7 @@ func (s *Stream) authenticate(ctx context.Context, prepare func(*authentication)
 		s.fail(failure)
 		return failure
 	}
-	s.tls = conn
-	s.requireCloseNotify = a.settings.requireCloseNotify
+	s.tls, s.attempt = conn, a
 	a.ctx, a.hello.Info = context.Background(), nil // a renegotiation has no ctx; the rest is not needed any more
 	s.phase.Store(phaseAuthenticated)
 	return nil
@@ -314,9 +322,8 @@ func (a *authentication) clientConfig() *tls.Config {
 	// Without a name there is nothing to file a session under.
 	if a.settings.sessions != nil && a.host.ascii != "" {
 		key := a.settings.sessionKey(a.host, a.versions.allowed, a.certificates.identity())
-		cache := &clientSessions{authentication: a, cache: a.settings.sessions, key: key}
-		config.ClientSessionCache = cache
-		a.stream.forget = cache.forget
+		a.sessions = &clientSessions{authentication: a, cache: a.settings.sessions, key: key}
+		config.ClientSessionCache = a.sessions
 	}
 	return config
 }
@@ -355,9 +362,9 @@ func (a *authentication) adapt(config *tls.Config, hello *tls.ClientHelloInfo) *
 	}
 	offered := hello.SupportedProtos
 	if len(config.NextProtos) > 0 && len(offered) > 0 && !slices.ContainsFunc(config.NextProtos, func(p string) bool { return slices.Contains(offered, p) }) {
-		// crypto/tls lets clients of http/1.1 pass where the server speaks h2 only (golang.org/issue/46310). Any other
-		// protocol that the client does not offer makes it send no_application_protocol (RFC 7301, Section 3.2).
-		change().NextProtos = []string{"\x00"}
+		// crypto/tls lets clients of http/1.1 pass where the server speaks h2 only (golang.org/issue/46310). A protocol that
+		// nobody can offer makes it send no_application_protocol (RFC 7301, Section 3.2).
+		change().NextProtos = []string{rand.Text()}
 	}
 	return adapted
 }
@@ -370,12 +377,21 @@ func (a *authentication) getClientCertificate(info *tls.CertificateRequestInfo) 
 	}
 	a.local = own.Leaf
 	a.chosen = asked && own.Leaf != nil
-	if r := a.stream.session.Load(); r != nil && r.state.HandshakeComplete { // a renegotiation
-		renegotiated := *r
-		renegotiated.local = own.Leaf
-		a.stream.session.Store(&renegotiated)
-	}
 	return own, nil
+}
+
+// renegotiated brings the session up to date after reading may have renegotiated it: crypto/tls insists on the server's
+// certificate being the same, but what else was agreed on, and whether this side showed a certificate, may have changed.
+func (a *authentication) renegotiated() error {
+	state := a.stream.tls.ConnectionState()
+	if !state.HandshakeComplete {
+		return nil
+	}
+	r := *a.stream.session.Load()
+	state.VerifiedChains = r.state.VerifiedChains
+	r.state, r.local = state, a.own()
+	a.stream.session.Store(&r)
+	return a.settings.require.check(&r, true)
 }
 
 // serverCertificate picks the certificate for this client, once.

@@ -287,7 +287,11 @@ func TestOneAttempt(t *testing.T) {
 		co := f.clientOptions()
 		co.CipherSuites = []uint16{}
 		require.Error(t, client.AuthenticateAsClient(t.Context(), co))
-		co.CipherSuites = nil
+		co.EnabledProtocols, co.CipherSuites = tls12, []uint16{tls.TLS_AES_128_GCM_SHA256}
+		require.ErrorContains(t, client.AuthenticateAsClient(t.Context(), co), "no protocol is left")
+		co.EnabledProtocols, co.CipherSuites, co.TargetHost = 0, nil, "not a host"
+		require.ErrorContains(t, client.AuthenticateAsClient(t.Context(), co), "target host")
+		co.TargetHost = serverName // corrected in the same value
 		err, serverErr := authenticate(t, client, server, co, f.serverOptions())
 		require.NoError(t, err)
 		require.NoError(t, serverErr)
@@ -566,6 +570,19 @@ func TestContextEndsHandshake(t *testing.T) {
 type deadliner interface {
 	SetReadDeadline(time.Time) error
 	SetWriteDeadline(time.Time) error
+}
+
+func TestContextThatHasEnded(t *testing.T) {
+	a, _ := testpki.TCP(t)
+	inner := &counter{ReadWriteCloser: a}
+	s := sslstream.New(inner)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	err := s.AuthenticateAsClient(ctx, nil)
+	assert.ErrorIs(t, err, context.Canceled)
+	assert.True(t, authenticationError(t, err).Transport)
+	assert.Zero(t, inner.written)
+	assert.ErrorIs(t, s.AuthenticateAsClient(context.Background(), nil), sslstream.ErrAlreadyAuthenticated)
 }
 
 func TestContextDeadlineEndsHandshakeInTime(t *testing.T) {

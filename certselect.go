@@ -57,7 +57,7 @@ type CertificateContextOptions struct {
 	AdditionalCertificates []*x509.Certificate
 	// Offline forbids downloads. There are none yet: neither missing intermediates nor OCSP responses are fetched.
 	Offline bool
-	// HTTPClient makes the downloads; nil: a private one.
+	// HTTPClient makes the downloads; nil: a private one. It has no effect yet.
 	HTTPClient *http.Client
 }
 

@@ -160,6 +160,9 @@ func TestChainStatuses(t *testing.T) {
 		{"both usages", func(t *testing.T) (*x509.Certificate, []*x509.Certificate) {
 			return ca.Issue(t, "a", testpki.EKU(x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)).Leaf, certs(ca)
 		}, nil, sslstream.ChainPolicy{ApplicationPolicy: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}, flags{0, 0, 0}},
+		{"no usage asked for", func(t *testing.T) (*x509.Certificate, []*x509.Certificate) {
+			return ca.Issue(t, "a", testpki.EKU(x509.ExtKeyUsageCodeSigning)).Leaf, certs(ca)
+		}, nil, sslstream.ChainPolicy{ApplicationPolicy: []x509.ExtKeyUsage{}}, flags{0, 0, 0}},
 		{"any usage", func(t *testing.T) (*x509.Certificate, []*x509.Certificate) {
 			return ca.Issue(t, "a", testpki.EKU(x509.ExtKeyUsageAny)).Leaf, certs(ca)
 		}, nil, sslstream.ChainPolicy{ApplicationPolicy: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}}, flags{0, 0, 0}},
@@ -415,6 +418,10 @@ func TestVerificationFlags(t *testing.T) {
 		{"usage", sslstream.IgnoreWrongUsage, func() (*x509.Certificate, []*x509.Certificate) {
 			return root.Issue(t, "a", testpki.EKU(x509.ExtKeyUsageCodeSigning)).Leaf, nil
 		}, wrongUsage},
+		{"policy", sslstream.IgnoreInvalidPolicy, func() (*x509.Certificate, []*x509.Certificate) {
+			sub := root.Intermediate(t, "Sub", policies(oid(t, 1, 3, 6, 1, 4, 1, 99999, 1)), extension(true, []byte{0x30, 3, 0x80, 1, 0}, 2, 5, 29, 36))
+			return sub.Issue(t, "a").Leaf, certs(sub)
+		}, noPolicy},
 		{"names", sslstream.IgnoreInvalidName, func() (*x509.Certificate, []*x509.Certificate) {
 			sub := root.Intermediate(t, "Sub", exclude("example.org"))
 			return sub.Issue(t, "a.example.org").Leaf, certs(sub)

@@ -63,7 +63,7 @@ type ClientOptions struct {
 	compiled compiledOptions
 }
 
-// Clone copies the exported fields, with a fresh cache. A nil value's clone is nil.
+// Clone copies the exported fields, with a fresh cache of its own; a SessionCache is shared. A nil value's clone is nil.
 func (o *ClientOptions) Clone() *ClientOptions {
 	if o == nil {
 		return nil

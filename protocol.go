@@ -94,6 +94,9 @@ func protocolByName(word string) (Protocols, bool) {
 	if strings.EqualFold(word, "SystemDefault") || strings.EqualFold(word, "None") {
 		return ProtocolSystemDefault, true
 	}
+	if strings.EqualFold(word, "Default") { // SslProtocols' obsolete name for what was the default once
+		return ProtocolSSL3 | ProtocolTLS10, true
+	}
 	for _, n := range protocolNames {
 		if strings.EqualFold(word, n.name) || strings.EqualFold(word, n.dotnet) {
 			return n.protocol, true

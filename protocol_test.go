@@ -41,7 +41,7 @@ func TestProtocolsText(t *testing.T) {
 	}
 	for text, p := range map[string]sslstream.Protocols{
 		"Tls12, Tls13": tls12 | tls13, "None": 0, "tls": tls10, "Tls, Tls11": tls10 | tls11, " TLS12 | tls13 ": tls12 | tls13,
-		"systemdefault": 0, "3072": tls12, "0xc00": tls12, "Ssl3": sslstream.ProtocolSSL3,
+		"systemdefault": 0, "3072": tls12, "0xc00": tls12, "Ssl3": sslstream.ProtocolSSL3, "Default": 240,
 	} {
 		got := sslstream.Protocols(1)
 		require.NoError(t, got.UnmarshalText([]byte(text)), text)
@@ -459,6 +459,7 @@ func TestApplicationProtocols(t *testing.T) {
 		{"server only", nil, []string{"a"}, "", false},
 		{"no overlap", []string{"a"}, []string{"b"}, "", true},
 		{"no overlap, which crypto/tls lets pass", []string{"http/1.1"}, []string{"h2"}, "", true},
+		{"no overlap, with odd names", []string{"\x00", "http/1.1"}, []string{"h2"}, "", true},
 		{"no overlap, longer lists", []string{"http/1.1", "x"}, []string{"h2", "y"}, "", true},
 	} {
 		for _, v := range versions {

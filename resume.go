@@ -59,8 +59,8 @@ func (k *ticketKeys) set(keys [][32]byte) error {
 	return nil
 }
 
-// own reports whether keys were given.
-func (k *ticketKeys) own() bool {
+// areGiven reports whether the user gave keys.
+func (k *ticketKeys) areGiven() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.given != nil
@@ -126,12 +126,12 @@ func binding(words ...string) [sha256.Size]byte {
 func (a *authentication) wrapSession(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
 	note := sessionNote{server: true, bound: a.bound(cs), peer: len(cs.PeerCertificates) > 0, local: idOf(a.own())}
 	ss.Extra = append(ss.Extra, note.marshal())
-	return a.settings.tickets.keeper().EncryptTicket(cs, ss)
+	return a.settings.ticketKeeper().EncryptTicket(cs, ss)
 }
 
 // unwrapSession opens a ticket that a client presents. What cannot be resumed is no session, and no error.
 func (a *authentication) unwrapSession(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
-	ss, err := a.settings.tickets.keeper().DecryptTicket(ticket, cs)
+	ss, err := a.settings.ticketKeeper().DecryptTicket(ticket, cs)
 	if ss == nil || err != nil {
 		return nil, nil
 	}
@@ -212,4 +212,8 @@ func (c *clientSessions) Put(_ string, cs *tls.ClientSessionState) {
 }
 
 // forget drops the session that the server refused after the handshake.
-func (c *clientSessions) forget() { c.cache.Put(c.key, nil) }
+func (c *clientSessions) forget() {
+	if c != nil {
+		c.cache.Put(c.key, nil)
+	}
+}

@@ -205,6 +205,19 @@ func TestResumptionByValueAndContext(t *testing.T) {
 				require.NoError(t, so.SetSessionTicketKeys([][32]byte{old}))
 				assert.False(t, connect(t, co, so))
 			})
+			t.Run("keys given while a context's are in use", func(t *testing.T) {
+				held, err := sslstream.NewCertificateContext(f.server, nil)
+				require.NoError(t, err)
+				co, so := client(), &sslstream.ServerOptions{ServerCertificateContext: held}
+				connect(t, co, so)
+				require.True(t, connect(t, co, so))
+				require.NoError(t, so.SetSessionTicketKeys([][32]byte{{5}}))
+				assert.False(t, connect(t, co, so))
+				assert.True(t, connect(t, co, so))
+				other := &sslstream.ServerOptions{ServerCertificateContext: held}
+				require.NoError(t, other.SetSessionTicketKeys([][32]byte{{5}}))
+				assert.True(t, connect(t, co, other))
+			})
 			t.Run("keys of a TLSConfig", func(t *testing.T) {
 				keyed := func() *sslstream.ServerOptions {
 					so := f.serverOptions()

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,6 +23,16 @@ type compiledOptions struct {
 	settings *settings
 }
 
+// forget drops settings in which a configuration error was found before they were ever used, so that the options are read
+// again once they are corrected.
+func (c *compiledOptions) forget(set *settings) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.settings == set && !set.used.Load() {
+		c.settings = nil
+	}
+}
+
 func (c *compiledOptions) once(compile func() (*settings, error)) (*settings, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -30,6 +41,7 @@ func (c *compiledOptions) once(compile func() (*settings, error)) (*settings, er
 		if err != nil {
 			return nil, err
 		}
+		set.compiled = c
 		c.settings = set
 	}
 	return c.settings, nil
@@ -37,6 +49,9 @@ func (c *compiledOptions) once(compile func() (*settings, error)) (*settings, er
 
 // settings is what options compile to. It is not modified.
 type settings struct {
+	compiled *compiledOptions // whose it is
+	used     atomic.Bool      // by an authentication that found no error in it
+
 	server                 bool
 	base                   *tls.Config // without what is bound to one attempt
 	enabled                Protocols
@@ -49,6 +64,7 @@ type settings struct {
 	certificateRequired    bool                                        // of the peer
 	require                *Requirements
 	requireCloseNotify     bool
+	renegotiates           bool // a client that lets the server
 	now                    func() time.Time
 
 	// A client's.
@@ -58,8 +74,8 @@ type settings struct {
 
 	// A server's.
 	servers serverCertificates
-	tickets *ticketKeys
-	demands string // on the client, as far as a session is bound to them
+	tickets *ticketKeys // the options' own
+	demands string      // on the client, as far as a session is bound to them
 }
 
 // common is what both kinds of options have.
@@ -236,6 +252,7 @@ func (o *ClientOptions) compile() (*settings, error) {
 			}
 			base.Renegotiation = tls.RenegotiateFreelyAsClient
 		}
+		set.renegotiates = base.Renegotiation != tls.RenegotiateNever
 
 		set.client = clientCertificates{context: o.ClientCertificateContext, choose: o.LocalCertificateSelectionCallback, get: base.GetClientCertificate}
 		list, field := o.ClientCertificates, "ClientCertificates"
@@ -308,9 +325,7 @@ func (o *ServerOptions) compile() (*settings, error) {
 		}
 
 		set.tickets = &o.tickets
-		if o.ServerCertificateContext != nil && !o.tickets.own() {
-			set.tickets = &o.ServerCertificateContext.tickets
-		} else if o.TLSConfig != nil {
+		if o.TLSConfig != nil {
 			o.tickets.adopt(o.TLSConfig.Clone())
 		}
 		set.demands = o.demands(set)
@@ -370,6 +385,15 @@ func (o *ServerOptions) demands(set *settings) string {
 		require = *set.require
 	}
 	return fmt.Sprintf("%v %v %v %v %v %v %v %+v %s", set.certificateRequired, suites, p.usages, p.policies, p.ignore, p.at.Unix(), p.revocationMode, require, trust)
+}
+
+// ticketKeeper is the config whose keys tickets are made with: those given to the options, else the context's, else the
+// options' own.
+func (set *settings) ticketKeeper() *tls.Config {
+	if set.servers.context != nil && !set.tickets.areGiven() {
+		return set.servers.context.tickets.keeper()
+	}
+	return set.tickets.keeper()
 }
 
 // protocols works out the versions for one authentication.

@@ -148,8 +148,8 @@ const (
 	closeNotifyTimeout = 250 * time.Millisecond
 )
 
-// Close sends what is queued and close_notify (for 5 s at the most; nothing after a fatal alert) and closes the inner
-// stream, unless LeaveInnerOpen. It corresponds to SslStream.Dispose, which sends no close_notify. It never reads, and it
+// Close sends what is queued and close_notify (for 5 s at the most, a close_notify alone over what is no kernel socket for
+// 250 ms; nothing after a fatal alert) and closes the inner stream, unless LeaveInnerOpen. It corresponds to SslStream.Dispose, which sends no close_notify. It never reads, and it
 // unblocks pending calls, which return net.ErrClosed. It is idempotent: a second Close returns nil. The error is the
 // inner stream's, or says that data written before could not be sent; a close_notify that could not is no error.
 func (s *Stream) Close() error {
@@ -157,29 +157,31 @@ func (s *Stream) Close() error {
 		return nil
 	}
 	var lost error
+	deadline := time.Now().Add(closeTimeout)
 	s.transport.Interrupt(net.ErrClosed)
 	authenticated := s.phase.Load() == phaseAuthenticated && !s.unwrapped.Load()
+	// The calls under way have been interrupted: the locks are free at once, unless inner does not heed its deadlines.
 	if authenticated && s.writing.take(context.Background(), closeTimeout) == nil {
-		lost = s.finish()
+		lost = s.finish(deadline)
 		s.writing.give()
 	}
 	if !s.leaveOpen {
 		if err := s.inner.Close(); err != nil {
 			return err
 		}
-	} else if authenticated && s.reading.take(context.Background(), closeTimeout) == nil {
+	} else if authenticated && s.reading.take(context.Background(), max(1, time.Until(deadline))) == nil {
 		s.transport.Release()
 		s.reading.give()
 	}
 	return lost
 }
 
-// finish sends the last of a session; the caller holds writing.
-func (s *Stream) finish() error {
+// finish sends the last of a session until the deadline; the caller holds writing.
+func (s *Stream) finish(deadline time.Time) error {
 	data, _ := s.transport.Unsent()
-	timeout := closeTimeout
+	timeout := max(1, time.Until(deadline))
 	if data == 0 && !s.transport.IsSocket() {
-		timeout = closeNotifyTimeout
+		timeout = min(timeout, closeNotifyTimeout)
 	}
 	if s.fatal.Load() != nil || s.failure.Load() != nil {
 		if data == 0 {

@@ -24,8 +24,8 @@ import (
 // net.ErrClosed; Write after CloseWrite or Unwrap returns ErrWriteClosed.
 //
 // On the wire a flight of the handshake is one Write of the inner stream, and when AuthenticateAsClient returns nothing
-// of it is still to be written. A Write of up to 16 KiB is one record in one Write of the inner stream. Of deadline,
-// timeout and context the earliest wins.
+// of it is still to be written. A Write of up to 16 KiB is one Write of the inner stream, and one record unless a TLSConfig
+// asks for dynamic record sizing. Of deadline, timeout and context the earliest wins.
 type Stream struct {
 	inner     io.ReadWriteCloser
 	transport *transport.Conn
@@ -41,14 +41,13 @@ type Stream struct {
 	role    atomic.Pointer[role]
 	session atomic.Pointer[session] // nil before there is one; stored again when more is known
 	tls     *tls.Conn               // set once phase is authenticated, like what follows
-	forget  func()                  // drops a client's session from its cache; nil where it has none
+	attempt *authentication
 
 	reading, writing          lock
 	readTimeout, writeTimeout atomic.Int64
 
 	// Guarded by reading.
-	requireCloseNotify bool
-	unread             []byte // plaintext that Detach found
+	unread []byte // plaintext that Detach found
 
 	// Guarded by writing.
 	unwrapped atomic.Bool // inner was given back
@@ -88,14 +87,16 @@ func WithTargetHost(host string) Option { return func(s *Stream) { s.host = host
 
 // WithRemoteCertificateValidationCallback sets the callback that validates the peer's certificate. It corresponds to
 // the constructor's userCertificateValidationCallback. A callback here and also in the options of the authentication is a
-// configuration error, returned by that authentication before anything is sent.
+// configuration error, returned by that authentication before anything is sent; AuthenticateAsServerFunc, which has the
+// options only later, fails with it.
 func WithRemoteCertificateValidationCallback(cb RemoteCertificateValidationCallback) Option {
 	return func(s *Stream) { s.validate = cb }
 }
 
 // WithLocalCertificateSelectionCallback sets the callback that picks the client's certificate. It corresponds to the
 // constructor's userCertificateSelectionCallback. A callback here and also in the options of the authentication is a
-// configuration error, returned by that authentication before anything is sent.
+// configuration error, returned by that authentication before anything is sent. A server has no use for one, which is a
+// configuration error too.
 func WithLocalCertificateSelectionCallback(cb LocalCertificateSelectionCallback) Option {
 	return func(s *Stream) { s.choose = cb }
 }
@@ -239,6 +240,12 @@ func (s *Stream) readLocked(ctx context.Context, timeout time.Duration, p []byte
 	if err != nil {
 		err = s.readError(err)
 	}
+	if s.attempt.settings.renegotiates && s.transport.Replied() {
+		if unmet := s.attempt.renegotiated(); unmet != nil {
+			s.fatal.Store(&unmet)
+			return 0, unmet
+		}
+	}
 	return n, err
 }
 
@@ -247,7 +254,7 @@ func (s *Stream) readError(err error) error {
 	if err == io.EOF {
 		if !s.transport.EOF() {
 			s.closeNotify.Store(true)
-		} else if s.requireCloseNotify {
+		} else if s.attempt.settings.requireCloseNotify {
 			return io.ErrUnexpectedEOF
 		}
 		return io.EOF
@@ -261,9 +268,7 @@ func (s *Stream) readError(err error) error {
 	if r := s.role.Load(); alertOf(err) != 0 && !r.server && !s.gotData.Load() {
 		// A server that refuses the client after the client's part of the handshake is over can say so only now:
 		// in TLS 1.3 always (RFC 8446, Section 4.6.2 has the order), before in a resumed handshake.
-		if s.forget != nil {
-			s.forget() // a session that the server refuses would be refused again
-		}
+		s.attempt.sessions.forget() // a session that the server refuses would be refused again
 		s.failure.CompareAndSwap(nil, s.newAuthenticationError(err, nil))
 		return s.failure.Load()
 	}

@@ -24,8 +24,9 @@ import (
 // Anything left or an error refuses the peer: what was left is the AuthenticationError's PolicyErrors, the
 // error its Err.
 //
-// It runs exactly once in every handshake, resumed ones included, on the goroutine that authenticates and before
-// any application byte; s answers for what is negotiated already, but must not be read or written. ctx ends with the
+// It runs exactly once in every handshake that gets as far as the peer's certificate, resumed ones included, on the
+// goroutine that authenticates and before any application byte. It does not run again where the server renegotiates, which
+// it can only with the same certificate. s answers for what is negotiated already, but must not be read or written. ctx ends with the
 // handshake. On a server it runs also when the client sent no certificate: cert and chain are nil then, and errs is
 // RemoteCertificateNotAvailable if one was required, else 0.
 type RemoteCertificateValidationCallback func(ctx context.Context, s *Stream, cert *x509.Certificate, chain *Chain, errs PolicyErrors) (PolicyErrors, error)
@@ -139,11 +140,11 @@ type ChainStatusFlags uint32
 // The statuses by their .NET numbers.
 const (
 	StatusNotTimeValid                     ChainStatusFlags = 0x1       // expired, or not valid yet
-	StatusRevoked                          ChainStatusFlags = 0x4       // its issuer took it back
+	StatusRevoked                          ChainStatusFlags = 0x4       // its issuer took it back (not set yet)
 	StatusNotSignatureValid                ChainStatusFlags = 0x8       // its issuer's key did not make its signature
 	StatusNotValidForUsage                 ChainStatusFlags = 0x10      // key usage, extended key usage or certificate policy forbid it
 	StatusUntrustedRoot                    ChainStatusFlags = 0x20      // self-signed, and not in the trust store
-	StatusRevocationUnknown                ChainStatusFlags = 0x40      // nobody could say whether it is revoked
+	StatusRevocationUnknown                ChainStatusFlags = 0x40      // nobody could say whether it is revoked (not set yet)
 	StatusCyclic                           ChainStatusFlags = 0x80      // its issuers lead back to it
 	StatusInvalidExtension                 ChainStatusFlags = 0x100     // an extension makes no sense
 	StatusInvalidPolicyConstraints         ChainStatusFlags = 0x200     // RFC 5280, Section 4.2.1.11
@@ -153,7 +154,7 @@ const (
 	StatusHasExcludedNameConstraint        ChainStatusFlags = 0x8000    // a name that its issuers exclude
 	StatusPartialChain                     ChainStatusFlags = 0x10000   // its issuer is missing
 	StatusHasWeakSignature                 ChainStatusFlags = 0x100000  // signed with SHA-1 or MD5
-	StatusOfflineRevocation                ChainStatusFlags = 0x1000000 // the revocation services could not be reached
+	StatusOfflineRevocation                ChainStatusFlags = 0x1000000 // the revocation services could not be reached (not set yet)
 	StatusNoIssuanceChainPolicy            ChainStatusFlags = 0x2000000 // its issuers demand a certificate policy, and none is left
 	StatusExplicitDistrust                 ChainStatusFlags = 0x4000000 // the trust store distrusts it
 	StatusHasNotSupportedCriticalExtension ChainStatusFlags = 0x8000000 // an extension that must be understood is not
@@ -191,7 +192,7 @@ type ChainPolicy struct {
 	// RevocationMode says whether to ask if certificates are revoked. Other than RevocationNoCheck it is not
 	// supported yet: a configuration error that wraps errors.ErrUnsupported.
 	RevocationMode RevocationMode
-	// RevocationFlag says which certificates of the chain to ask for.
+	// RevocationFlag says which certificates of the chain to ask for. It has no effect yet.
 	RevocationFlag RevocationFlag
 	// VerificationFlags are statuses to ignore: they stay in the elements and are left out of Chain.Status.
 	VerificationFlags VerificationFlags
@@ -203,7 +204,8 @@ type ChainPolicy struct {
 	// ExtraStore holds candidates for building chains, besides those that the peer sent. They are not trusted.
 	ExtraStore []*x509.Certificate
 	// ApplicationPolicy lists the extended key usages (RFC 5280, Section 4.2.1.12) that every certificate of
-	// the chain must allow, all of them. Nil: serverAuth on a client, clientAuth on a server, none in Build.
+	// the chain must allow, all of them. Nil: serverAuth on a client, clientAuth on a server, none in Build. Empty but not
+	// nil: none.
 	ApplicationPolicy []x509.ExtKeyUsage
 	// CertificatePolicy lists the certificate policies (RFC 5280, Section 4.2.1.4) that the chain must be valid
 	// for, all of them.
@@ -211,9 +213,9 @@ type ChainPolicy struct {
 	// DownloadCertificates allows to fetch missing intermediates by Authority Information Access. It is not
 	// supported yet: a configuration error that wraps errors.ErrUnsupported.
 	DownloadCertificates bool
-	// URLRetrievalTimeout bounds all downloads of one validation together; zero: 15 s.
+	// URLRetrievalTimeout bounds all downloads of one validation together; zero: 15 s. It has no effect yet.
 	URLRetrievalTimeout time.Duration
-	// HTTPClient makes the downloads; nil: a private one.
+	// HTTPClient makes the downloads; nil: a private one. It has no effect yet.
 	HTTPClient *http.Client
 }
 

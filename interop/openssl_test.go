@@ -159,6 +159,7 @@ func TestRenegotiation(t *testing.T) {
 			defer stream.Close()
 			require.NoError(t, stream.AuthenticateAsClient(testContext(t), &sslstream.ClientOptions{
 				TargetHost: serverName, CertificateChainPolicy: p.trust(), AllowRenegotiation: allow, ClientCertificates: []tls.Certificate{p.client},
+				Require: &sslstream.Requirements{ForwardSecrecy: true},
 			}))
 			assert.Nil(t, stream.LocalCertificate())
 			s.shows("CIPHER is")

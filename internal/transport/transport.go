@@ -65,6 +65,9 @@ func (c *Conn) EndRead() {
 	}
 }
 
+// Replied reports whether crypto/tls wrote anything but the user's data since it was asked last.
+func (c *Conn) Replied() bool { return c.write.replied.Swap(false) }
+
 // BeginWrite starts a call that writes; see BeginRead. EndWrite must follow, also after an error.
 func (c *Conn) BeginWrite(ctx context.Context, timeout time.Duration) error {
 	return c.write.limits.begin(ctx, timeout)

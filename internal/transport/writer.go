@@ -32,6 +32,7 @@ type writer struct {
 	discard   bool          // nothing may follow what is queued
 	appData   bool          // what is queued now is the user's, who will send it
 	replies   atomic.Bool   // the queue has what reading put there
+	replied   atomic.Bool   // it had, since somebody asked
 }
 
 // write queues p. It never fails: see writer. Once the session is over in this direction it drops p, such as the
@@ -44,6 +45,7 @@ func (w *writer) write(p []byte) (int, error) {
 	}
 	if !w.appData {
 		w.replies.Store(true)
+		w.replied.Store(true)
 	}
 	w.queue.append(p)
 	return len(p), nil
