@@ -98,34 +98,41 @@ func (s *Stream) AuthenticateAsServerFunc(ctx context.Context, cb ServerOptionsS
 		s.role.Store(&role{server: true})
 		return tls.Server(s.transport.TLS(), &tls.Config{
 			GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-				info := clientHelloInfo(hello)
-				s.role.Store(&role{server: true, targetHost: info.ServerName})
-				opts, err := cb(a.ctx, s, info)
-				if err != nil {
-					return nil, err
-				}
-				if opts == nil {
-					return nil, errors.New("sslstream: the ServerOptionsSelectionCallback returned no options")
-				}
-				settings, err := opts.compile()
-				if err != nil {
-					return nil, err
-				}
-				if len(settings.base.EncryptedClientHelloKeys) > 0 || settings.base.GetEncryptedClientHelloKeys != nil {
-					return nil, fmt.Errorf("sslstream: options chosen by a callback cannot have keys for Encrypted Client Hello: it is read before the callback: %w", errors.ErrUnsupported)
-				}
-				if err := a.use(settings); err != nil {
-					return nil, err
-				}
-				settings.used.Store(true)
-				config := a.serverConfig()
-				if adapted, err := config.GetConfigForClient(hello); adapted != nil || err != nil {
-					return adapted, err
-				}
-				return config, nil
+				config, err := a.chosenConfig(cb, hello)
+				a.callbackError = err
+				return config, err
 			},
 		}), nil
 	})
+}
+
+// chosenConfig asks cb for the options, and makes the config for this client of them.
+func (a *authentication) chosenConfig(cb ServerOptionsSelectionCallback, hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	info := clientHelloInfo(hello)
+	a.stream.role.Store(&role{server: true, targetHost: info.ServerName})
+	opts, err := cb(a.ctx, a.stream, info)
+	if err != nil {
+		return nil, err
+	}
+	if opts == nil {
+		return nil, errors.New("sslstream: the ServerOptionsSelectionCallback returned no options")
+	}
+	settings, err := opts.compile()
+	if err != nil {
+		return nil, err
+	}
+	if len(settings.base.EncryptedClientHelloKeys) > 0 || settings.base.GetEncryptedClientHelloKeys != nil {
+		return nil, fmt.Errorf("sslstream: options chosen by a callback cannot have keys for Encrypted Client Hello: it is read before the callback: %w", errors.ErrUnsupported)
+	}
+	if err := a.use(settings); err != nil {
+		return nil, err
+	}
+	settings.used.Store(true)
+	config := a.serverConfig()
+	if adapted, err := config.GetConfigForClient(hello); adapted != nil || err != nil {
+		return adapted, err
+	}
+	return config, nil
 }
 
 // ClientHelloInfo is what a server's callbacks know of the client. It corresponds to SslClientHelloInfo.
@@ -174,6 +181,8 @@ type authentication struct {
 	local   *x509.Certificate // shown in this handshake
 	resumed bool
 	refused *refusal
+
+	callbackError error // why a callback, or what it chose, ended the handshake
 }
 
 // refusal is this side's verdict on its peer.
@@ -256,7 +265,7 @@ func (s *Stream) authenticate(ctx context.Context, prepare func(*authentication)
 	}()
 	err = s.transport.Handshake(ctx, s.ReadTimeout(), s.WriteTimeout(), func() error { return a.handshake(conn) })
 	if err == nil && s.closed.Load() {
-		err = net.ErrClosed
+		err = &transportFailure{err: net.ErrClosed}
 	}
 	if err != nil {
 		if cause := ctx.Err(); cause != nil && a.refused == nil {
@@ -373,6 +382,7 @@ func (a *authentication) adapt(config *tls.Config, hello *tls.ClientHelloInfo) *
 func (a *authentication) getClientCertificate(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	own, asked, err := a.certificates.pick(a.ctx, a.stream, info)
 	if err != nil {
+		a.callbackError = err
 		return nil, err
 	}
 	a.local = own.Leaf
@@ -404,6 +414,7 @@ func (a *authentication) serverCertificate(hello *tls.ClientHelloInfo) (*tls.Cer
 		if a.pickError == nil {
 			a.local = a.pickedOwn.Leaf
 		}
+		a.callbackError = a.pickError
 	}
 	return a.pickedOwn, a.pickError
 }

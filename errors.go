@@ -68,20 +68,28 @@ func (e *AuthenticationError) Error() string {
 
 // authenticationError describes the failure of an attempt that crypto/tls ended with err.
 func (s *Stream) authenticationError(a *authentication, err error) *AuthenticationError {
-	if refused := a.refused; refused != nil {
-		failure := s.newAuthenticationError(refused.err, refused.verdict.chain)
-		failure.PolicyErrors = refused.left
-		return failure
+	failure := s.newAuthenticationError(err)
+	_, ended := err.(*transportFailure)
+	switch {
+	case a.refused != nil:
+		failure.Err, failure.Chain, failure.PolicyErrors = a.refused.err, a.refused.verdict.chain, a.refused.left
+	case ended:
+		failure.Transport = true
+	case a.callbackError != nil:
+		// Whatever it looks like: a callback may have asked another server, and that have refused or hung up.
+		failure.Err = a.callbackError
+	default:
+		failure.Err = s.explain(err)
+		if _, failure.Transport = failure.Err.(*transportFailure); !failure.Transport {
+			failure.RemoteAlert = alertOf(err)
+		}
 	}
-	return s.newAuthenticationError(s.explain(err), nil)
+	return failure
 }
 
-// newAuthenticationError fills in what follows from err.
-func (s *Stream) newAuthenticationError(err error, chain *Chain) *AuthenticationError {
-	failure := &AuthenticationError{TargetHost: s.TargetHostName(), Server: s.IsServer(), Chain: chain, RemoteAlert: alertOf(err), Err: err}
-	var t *transportFailure
-	failure.Transport = errors.As(err, &t)
-	return failure
+// newAuthenticationError is one of this stream's, which has yet to say whose fault err is.
+func (s *Stream) newAuthenticationError(err error) *AuthenticationError {
+	return &AuthenticationError{TargetHost: s.TargetHostName(), Server: s.IsServer(), Err: err}
 }
 
 // transportFailure marks what came from the inner stream, a deadline or a context. Its text says how.
@@ -101,7 +109,7 @@ func (t *transportFailure) Unwrap() error { return t.err }
 
 // explain makes more of an error that ended a handshake.
 func (s *Stream) explain(err error) error {
-	cause := transport.Cause(err)
+	cause, fault := transport.Cause(err)
 	var record tls.RecordHeaderError
 	switch {
 	case err == io.EOF || err == io.ErrUnexpectedEOF:
@@ -111,7 +119,7 @@ func (s *Stream) explain(err error) error {
 		}
 		// io.EOF is what crypto/tls says of it, io.ErrUnexpectedEOF what it is.
 		return &transportFailure{text, errors.Join(io.ErrUnexpectedEOF, io.EOF)}
-	case cause != err, err == s.transport.Fault(), errors.Is(err, net.ErrClosed):
+	case fault:
 		return &transportFailure{err: cause}
 	case errors.As(err, &record):
 		// The connection in it would be crypto/tls's side of the transport.

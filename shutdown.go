@@ -133,7 +133,7 @@ func (s *Stream) Detach() (io.ReadWriteCloser, error) {
 	if len(s.unread) > 0 {
 		return nil, errors.New("sslstream: Detach with plaintext unread; Read it first")
 	}
-	if err != nil && err != io.EOF && transport.Cause(err) == err {
+	if _, fault := transport.Cause(err); err != nil && err != io.EOF && !fault {
 		return nil, s.readError(err)
 	}
 	s.closed.Store(true)

@@ -259,17 +259,19 @@ func (s *Stream) readError(err error) error {
 		}
 		return io.EOF
 	}
-	if cause := transport.Cause(err); cause != err {
+	if cause, fault := transport.Cause(err); fault {
 		return cause
 	}
 	if err == io.ErrUnexpectedEOF {
 		return err
 	}
-	if r := s.role.Load(); alertOf(err) != 0 && !r.server && !s.gotData.Load() {
+	if alert := alertOf(err); alert != 0 && !s.IsServer() && !s.gotData.Load() {
 		// A server that refuses the client after the client's part of the handshake is over can say so only now:
 		// in TLS 1.3 always (RFC 8446, Section 4.6.2 has the order), before in a resumed handshake.
 		s.attempt.sessions.forget() // a session that the server refuses would be refused again
-		s.failure.CompareAndSwap(nil, s.newAuthenticationError(err, nil))
+		failure := s.newAuthenticationError(err)
+		failure.RemoteAlert = alert
+		s.failure.CompareAndSwap(nil, failure)
 		return s.failure.Load()
 	}
 	s.fatal.Store(&err)

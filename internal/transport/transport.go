@@ -25,7 +25,6 @@ type Conn struct {
 
 	handshaking               bool          // crypto/tls's reads send what it queued before
 	readTimeout, writeTimeout time.Duration // of each read and send while handshaking; 0: none
-	fault                     error         // the last error of inner, or of a limit, that crypto/tls was told
 	received                  bool          // inner gave any byte at all
 }
 
@@ -112,9 +111,6 @@ func (c *Conn) Boundary() bool {
 // Received reports whether inner gave any byte at all.
 func (c *Conn) Received() bool { return c.received }
 
-// Fault is the last error that came from inner or from a limit rather than from crypto/tls; nil for none.
-func (c *Conn) Fault() error { return c.fault }
-
 // Interrupt ends all calls with err, those under way and those to come; nil lets calls be made again.
 func (c *Conn) Interrupt(err error) {
 	c.read.limits.close(err)
@@ -148,7 +144,8 @@ func (c *Conn) Release() {
 }
 
 // Handshake runs f, which makes crypto/tls shake hands, as a call in both directions that ends with ctx; the
-// timeouts are those of each read and of each send in it. While it runs each read first sends what is queued.
+// timeouts are those of each read and of each send in it. While it runs each read first sends what is queued. Cause tells an
+// error of inner or of a limit.
 func (c *Conn) Handshake(ctx context.Context, readTimeout, writeTimeout time.Duration, f func() error) error {
 	defer func() {
 		c.read.limits.end()
@@ -156,11 +153,11 @@ func (c *Conn) Handshake(ctx context.Context, readTimeout, writeTimeout time.Dur
 		c.write.limits.end()
 		c.write.limits.settle()
 	}()
-	if c.fault = c.write.limits.begin(ctx, writeTimeout); c.fault != nil {
-		return c.fault
+	if err := c.write.limits.begin(ctx, writeTimeout); err != nil {
+		return temporary{err}
 	}
-	if c.fault = c.read.limits.begin(ctx, readTimeout); c.fault != nil {
-		return c.fault
+	if err := c.read.limits.begin(ctx, readTimeout); err != nil {
+		return temporary{err}
 	}
 	c.handshaking, c.readTimeout, c.writeTimeout = true, readTimeout, writeTimeout
 	defer func() { c.handshaking = false }()
@@ -172,11 +169,10 @@ func (c *Conn) Flight() error {
 	if c.writeTimeout > 0 {
 		c.write.limits.setTimeout(c.writeTimeout)
 	}
-	err := c.write.send(true)
-	if err != nil {
-		c.fault = err
+	if err := c.write.send(true); err != nil {
+		return temporary{err}
 	}
-	return err
+	return nil
 }
 
 // Post sends what a handshake queued, and waits for nobody.
@@ -269,7 +265,6 @@ func (t *tlsSide) Read(p []byte) (int, error) {
 		c.received = true
 	}
 	if err != nil && err != io.EOF {
-		c.fault = err
 		err = temporary{err}
 	}
 	return n, err
@@ -297,13 +292,14 @@ func (temporary) Timeout() bool   { return false }
 func (temporary) Temporary() bool { return true }
 func (t temporary) Unwrap() error { return t.error }
 
-// Cause takes an error that came through crypto/tls back to what it was.
-func Cause(err error) error {
+// Cause takes an error of inner or of a limit that came through crypto/tls back to what it was. fault says that err is
+// one; else it is crypto/tls's own, and cause is err.
+func Cause(err error) (cause error, fault bool) {
 	var t temporary
 	if errors.As(err, &t) {
-		return t.error
+		return t.error, true
 	}
-	return err
+	return err, false
 }
 
 // LocalAddr is inner's address, or a placeholder; never nil.
