@@ -235,10 +235,7 @@ func (s *Stream) authenticate(ctx context.Context, prepare func(*authentication)
 	if !s.phase.CompareAndSwap(phaseNew, phaseAuthenticating) {
 		return ErrAlreadyAuthenticated
 	}
-	if ctx == nil {
-		ctx = context.Background()
-	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(orBackground(ctx))
 	defer cancel()
 	a := &authentication{stream: s, ctx: ctx}
 	conn, err := (*tls.Conn)(nil), s.invalid

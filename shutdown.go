@@ -45,7 +45,7 @@ func (s *Stream) Unwrap(ctx context.Context) (io.ReadWriteCloser, error) {
 		return s.inner, nil
 	}
 	// The peer may be doing the same over a synchronous inner stream, so neither may wait for the other to read.
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(orBackground(ctx))
 	defer cancel(nil)
 	sent := make(chan error, 1)
 	go func() {
@@ -75,7 +75,7 @@ func (s *Stream) Unwrap(ctx context.Context) (io.ReadWriteCloser, error) {
 
 // awaitCloseNotify reads and discards until the peer's close_notify.
 func (s *Stream) awaitCloseNotify(ctx context.Context) error {
-	if err := s.reading.take(ctx, 0); err != nil {
+	if _, err := s.reading.take(ctx, 0); err != nil {
 		return err
 	}
 	defer s.reading.give()
@@ -142,16 +142,17 @@ func (s *Stream) Detach() (io.ReadWriteCloser, error) {
 }
 
 // How long Close may take to send what is queued: the user's data, or anything to a kernel's socket, which takes it as
-// soon as it has room; or only a close_notify over something else, where it may be that nobody ever reads.
+// soon as it has room; or only a close_notify or a session ticket over something else, where it may be that nobody ever reads.
 const (
 	closeTimeout       = 5 * time.Second
 	closeNotifyTimeout = 250 * time.Millisecond
 )
 
-// Close sends what is queued and close_notify (for 5 s at the most, a close_notify alone over what is no kernel socket for
-// 250 ms; nothing after a fatal alert) and closes the inner stream, unless LeaveInnerOpen. It corresponds to SslStream.Dispose, which sends no close_notify. It never reads, and it
-// unblocks pending calls, which return net.ErrClosed. It is idempotent: a second Close returns nil. The error is the
-// inner stream's, or says that data written before could not be sent; a close_notify that could not is no error.
+// Close sends what is queued and close_notify (for 5 s at the most, what is not the user's data over what is no kernel socket
+// for 250 ms; nothing after a fatal alert) and closes the inner stream, unless LeaveInnerOpen. It corresponds to
+// SslStream.Dispose, which sends no close_notify. It never reads, and it unblocks pending calls, which return net.ErrClosed.
+// It is idempotent: a second Close returns nil. The error is the inner stream's, or says that data written before could
+// not be sent; a close_notify that could not is no error.
 func (s *Stream) Close() error {
 	if s.closed.Swap(true) {
 		return nil
@@ -161,37 +162,41 @@ func (s *Stream) Close() error {
 	s.transport.Interrupt(net.ErrClosed)
 	authenticated := s.phase.Load() == phaseAuthenticated && !s.unwrapped.Load()
 	// The calls under way have been interrupted: the locks are free at once, unless inner does not heed its deadlines.
-	if authenticated && s.writing.take(context.Background(), closeTimeout) == nil {
-		lost = s.finish(deadline)
-		s.writing.give()
+	if authenticated {
+		if _, err := s.writing.take(context.Background(), closeTimeout); err == nil {
+			lost = s.finish(deadline)
+			s.writing.give()
+		}
 	}
 	if !s.leaveOpen {
 		if err := s.inner.Close(); err != nil {
 			return err
 		}
-	} else if authenticated && s.reading.take(context.Background(), max(1, time.Until(deadline))) == nil {
-		s.transport.Release()
-		s.reading.give()
+	} else if authenticated {
+		if _, err := s.reading.take(context.Background(), max(1, time.Until(deadline))); err == nil {
+			s.transport.Release()
+			s.reading.give()
+		}
 	}
 	return lost
 }
 
 // finish sends the last of a session until the deadline; the caller holds writing.
 func (s *Stream) finish(deadline time.Time) error {
-	data, _ := s.transport.Unsent()
+	data := s.transport.UnsentData()
 	timeout := max(1, time.Until(deadline))
-	if data == 0 && !s.transport.IsSocket() {
+	if !data && !s.transport.IsSocket() {
 		timeout = min(timeout, closeNotifyTimeout)
 	}
 	if s.fatal.Load() != nil || s.failure.Load() != nil {
-		if data == 0 {
+		if n, _ := s.transport.Unsent(); n == 0 {
 			return nil
 		}
-		data = 0 // an alert
+		data = false // what counts is the alert
 	} else {
 		s.queueCloseNotify()
 	}
-	if err := s.transport.Finish(timeout); err != nil && data > 0 {
+	if err := s.transport.Finish(timeout); err != nil && data {
 		return fmt.Errorf("sslstream: closed before what was written could be sent: %w", err)
 	}
 	return nil

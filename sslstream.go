@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +24,7 @@ import (
 //
 // On the wire a flight of the handshake is one Write of the inner stream, and when AuthenticateAsClient returns nothing
 // of it is still to be written. A Write of up to 16 KiB is one Write of the inner stream, and one record unless a TLSConfig
-// asks for dynamic record sizing. Of deadline, timeout and context the earliest wins.
+// leaves dynamic record sizing on, or TLS 1.0 splits it because of its CBC (BEAST). Of deadline, timeout and context the earliest wins.
 type Stream struct {
 	inner     io.ReadWriteCloser
 	transport *transport.Conn
@@ -142,46 +141,6 @@ var (
 	ErrWriteClosed          = errors.New("sslstream: write after CloseWrite")
 )
 
-// lock is a mutex that can be waited for with a bound.
-type lock chan struct{}
-
-func newLock() lock { return make(lock, 1) }
-
-func (l lock) try() bool {
-	select {
-	case l <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-// take waits for the lock until ctx ends or for d (0: for ever).
-func (l lock) take(ctx context.Context, d time.Duration) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if l.try() {
-		return nil
-	}
-	var expired <-chan time.Time
-	if d > 0 {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		expired = timer.C
-	}
-	select {
-	case l <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-expired:
-		return os.ErrDeadlineExceeded
-	}
-}
-
-func (l lock) give() { <-l }
-
 // usable returns the error of a state in which there is no session to use.
 func (s *Stream) usable() error {
 	if s.closed.Load() {
@@ -202,13 +161,22 @@ func (s *Stream) usable() error {
 // inner stream fails that error; reading can be tried again after either.
 func (s *Stream) Read(p []byte) (int, error) { return s.ReadContext(context.Background(), p) }
 
-// ReadContext is Read until ctx ends: it then returns ctx's error, and the stream stays usable.
+// orBackground lets nil be a context that never ends.
+func orBackground(ctx context.Context) context.Context {
+	if ctx == nil {
+		return context.Background()
+	}
+	return ctx
+}
+
+// ReadContext is Read until ctx ends: it then returns ctx's error, and the stream stays usable. A nil ctx never ends.
 func (s *Stream) ReadContext(ctx context.Context, p []byte) (int, error) {
 	if err := s.usable(); err != nil {
 		return 0, err
 	}
-	timeout := s.ReadTimeout()
-	if err := s.reading.take(ctx, timeout); err != nil {
+	ctx = orBackground(ctx)
+	timeout, err := s.reading.take(ctx, s.ReadTimeout())
+	if err != nil {
 		return 0, err
 	}
 	defer s.reading.give()
@@ -283,8 +251,11 @@ func (s *Stream) readError(err error) error {
 // with p[n:], or with Flush, delivers exactly what was written.
 func (s *Stream) Write(p []byte) (int, error) { return s.WriteContext(context.Background(), p) }
 
-// WriteContext is Write until ctx ends: it then returns ctx's error, and the stream stays usable.
+// WriteContext is Write until ctx ends: it then returns ctx's error, and the stream stays usable. A nil ctx never ends.
 func (s *Stream) WriteContext(ctx context.Context, p []byte) (n int, err error) {
+	if s.usable() == nil && s.writeClosed.Load() { // whatever the deadline, and without waiting for anybody
+		return 0, ErrWriteClosed
+	}
 	err = s.write(ctx, func() error {
 		if s.writeClosed.Load() {
 			return ErrWriteClosed
@@ -318,8 +289,9 @@ func (s *Stream) write(ctx context.Context, f func() error) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
-	timeout := s.WriteTimeout()
-	if err := s.writing.take(ctx, timeout); err != nil {
+	ctx = orBackground(ctx)
+	timeout, err := s.writing.take(ctx, s.WriteTimeout())
+	if err != nil {
 		return err
 	}
 	defer s.writing.give()
@@ -329,7 +301,7 @@ func (s *Stream) write(ctx context.Context, f func() error) error {
 	if fatal := s.fatal.Load(); fatal != nil {
 		return *fatal
 	}
-	err := s.transport.BeginWrite(ctx, timeout)
+	err = s.transport.BeginWrite(ctx, timeout)
 	defer s.transport.EndWrite()
 	if err != nil {
 		return err

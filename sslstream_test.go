@@ -139,6 +139,21 @@ func TestSmallWriteIsOneRecordInOneWrite(t *testing.T) {
 			assert.Equal(t, (tc.size+16<<10-1)/(16<<10), records, "%d bytes: no small records at first", tc.size)
 		}
 	}
+	t.Run("TLS 1.0 splits it", func(t *testing.T) {
+		a, b := testpki.TCP(t)
+		inner := &recorder{Conn: a}
+		client, server := sslstream.New(inner), sslstream.New(b)
+		co, so := f.clientOptions(), f.serverOptions()
+		co.EnabledProtocols, so.EnabledProtocols = tls10, tls10
+		err, serverErr := authenticate(t, client, server, co, so)
+		require.NoError(t, errors.Join(err, serverErr))
+		go io.Copy(io.Discard, server)
+		before := len(inner.writes)
+		_, err = client.Write(make([]byte, 16<<10))
+		require.NoError(t, err)
+		require.Len(t, inner.writes, before+1, "still one Write")
+		assert.Greater(t, len(inner.writes[before]), 5+int(inner.writes[before][3])<<8+int(inner.writes[before][4]), "of two records")
+	})
 	t.Run("dynamic record sizing where it is asked for", func(t *testing.T) {
 		a, b := testpki.TCP(t)
 		inner := &recorder{Conn: a}
@@ -225,6 +240,44 @@ func TestReadTimeoutLeavesStreamUsable(t *testing.T) {
 					}
 					exchange(t, client, server)
 				}
+			})
+		}
+	}
+}
+
+// TestTimeoutCountsTheWaitForOthers has calls that wait for another one first: their timeout is that of the whole call.
+func TestTimeoutCountsTheWaitForOthers(t *testing.T) {
+	for name, call := range map[string]func(*sslstream.Stream) error{
+		"Read":  func(s *sslstream.Stream) error { _, err := s.Read(make([]byte, 1)); return err },
+		"Write": func(s *sslstream.Stream) error { _, err := s.Write(make([]byte, 1<<20)); return err },
+	} {
+		for _, over := range carriers[1:] {
+			t.Run(name+"/"+over.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					f := newFixture(t) // valid in the bubble's time
+					a, b := over.make(t)
+					client, server := sslstream.New(a), sslstream.New(b)
+					done := make(chan error, 1)
+					go func() { done <- server.AuthenticateAsServer(context.Background(), f.serverOptions()) }()
+					require.NoError(t, client.AuthenticateAsClient(context.Background(), f.clientOptions()))
+					require.NoError(t, <-done)
+					client.SetReadTimeout(time.Second)
+					client.SetWriteTimeout(time.Second)
+					var calls sync.WaitGroup
+					for range 3 {
+						calls.Go(func() {
+							began := time.Now()
+							assert.ErrorIs(t, call(client), os.ErrDeadlineExceeded)
+							assert.Equal(t, time.Second, time.Since(began))
+						})
+						time.Sleep(300 * time.Millisecond)
+					}
+					calls.Wait()
+					a.Close()
+					b.Close()
+					client.Close()
+					server.Close()
+				})
 			})
 		}
 	}
@@ -375,6 +428,16 @@ func TestCloseWrite(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestWriteClosedWhateverTheDeadline has an expired deadline besides: waiting longer would not help.
+func TestWriteClosedWhateverTheDeadline(t *testing.T) {
+	f := newFixture(t)
+	client, _ := newPair(t, f.clientOptions(), f.serverOptions())
+	require.NoError(t, client.CloseWrite())
+	client.SetWriteDeadline(time.Now().Add(-time.Second))
+	_, err := client.Write([]byte("x"))
+	assert.ErrorIs(t, err, sslstream.ErrWriteClosed)
 }
 
 // TestEnds tells the ends apart: close_notify, the inner stream's end between records, and inside one.
@@ -808,6 +871,30 @@ func TestCloseIsBounded(t *testing.T) {
 	}
 }
 
+// TestCloseWithoutDataIsNoLoss has a peer that has not taken the session ticket: nothing of the user's is lost with it.
+func TestCloseWithoutDataIsNoLoss(t *testing.T) {
+	for _, over := range carriers[1:] {
+		t.Run(over.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t) // valid in the bubble's time
+				a, b := over.make(t)
+				client, server := sslstream.New(a), sslstream.New(b)
+				co, so := f.mutual() // so that the ticket is sent on its own
+				done := make(chan error, 1)
+				go func() { done <- server.AuthenticateAsServer(context.Background(), so) }()
+				require.NoError(t, client.AuthenticateAsClient(context.Background(), co))
+				require.NoError(t, <-done)
+				began := time.Now()
+				assert.NoError(t, server.Close())
+				assert.LessOrEqual(t, time.Since(began), time.Second)
+				a.Close()
+				b.Close()
+				client.Close()
+			})
+		})
+	}
+}
+
 func TestCloseSendsWhatIsQueued(t *testing.T) {
 	f := newFixture(t)
 	for _, over := range carriers {
@@ -1065,6 +1152,20 @@ func TestTimeoutsAreKept(t *testing.T) {
 	assert.Equal(t, time.Minute, s.WriteTimeout())
 	s.SetReadTimeout(-1)
 	assert.Zero(t, s.ReadTimeout(), "none")
+}
+
+func TestNilContextIsBackground(t *testing.T) {
+	f := newFixture(t)
+	client, server := newPair(t, f.clientOptions(), f.serverOptions(), sslstream.LeaveInnerOpen())
+	var none context.Context
+	_, err := client.WriteContext(none, []byte("hello"))
+	require.NoError(t, err)
+	buf := make([]byte, 5)
+	_, err = server.ReadContext(none, buf)
+	require.NoError(t, err)
+	go server.Unwrap(testContext(t))
+	_, err = client.Unwrap(none)
+	require.NoError(t, err)
 }
 
 // TestTLSInsideTLS wraps a stream in a stream.

@@ -88,6 +88,13 @@ func (c *Conn) Send(flush bool) error { return c.write.send(flush) }
 // Unsent is how many bytes are queued; busy says that some are being sent.
 func (c *Conn) Unsent() (n int, busy bool) { return c.write.queued() }
 
+// UnsentData reports whether some of it is the user's data.
+func (c *Conn) UnsentData() bool {
+	c.write.mu.Lock()
+	defer c.write.mu.Unlock()
+	return c.write.hasData && c.write.queue.len() > 0
+}
+
 // StopWriting drops what crypto/tls writes from now on: nothing may follow a close_notify.
 func (c *Conn) StopWriting() {
 	c.write.mu.Lock()

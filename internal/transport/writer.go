@@ -31,6 +31,7 @@ type writer struct {
 	sent      chan struct{} // closed and dropped when sending turns false; nil while nobody waits
 	discard   bool          // nothing may follow what is queued
 	appData   bool          // what is queued now is the user's, who will send it
+	hasData   bool          // the queue has some of that
 	replies   atomic.Bool   // the queue has what reading put there
 	replied   atomic.Bool   // it had, since somebody asked
 }
@@ -43,7 +44,9 @@ func (w *writer) write(p []byte) (int, error) {
 	if w.discard {
 		return len(p), nil
 	}
-	if !w.appData {
+	if w.appData {
+		w.hasData = true
+	} else {
 		w.replies.Store(true)
 		w.replied.Store(true)
 	}
@@ -191,6 +194,7 @@ func (w *writer) pump() error {
 		p := w.queue.bytes()
 		if len(p) == 0 {
 			w.queue.drop()
+			w.hasData = false
 			if !w.wantFlush {
 				return nil
 			}
