@@ -360,18 +360,36 @@ func TestEverySuite(t *testing.T) {
 	assert.Len(t, wants, len(tls.CipherSuites())+len(tls.InsecureCipherSuites()))
 }
 
-func TestRSAKeyExchangeByDefaultKnob(t *testing.T) {
-	t.Setenv("GODEBUG", "tlsrsakex=1,tls3des=1")
+// TestSuitesOfKnobs has a client with crypto/tls's own choice of suites, which GODEBUG widens.
+func TestSuitesOfKnobs(t *testing.T) {
 	f := newFixture(t)
-	cert := f.intermediate.Issue(t, serverName, testpki.RSA(2048))
-	so := f.serverOptions()
-	so.ServerCertificate = &cert
-	co := f.clientOptions()
-	co.EnabledProtocols = tls12
-	co.TLSConfig = &tls.Config{CipherSuites: []uint16{tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA}}
-	client, _ := newPair(t, co, so)
-	assert.Equal(t, sslstream.CipherAlgorithmTripleDES, client.CipherAlgorithm())
-	assert.Equal(t, 2048, client.KeyExchangeStrength())
+	cert := f.intermediate.Issue(t, serverName, rsaKey)
+	for _, tc := range []struct {
+		knobs  string
+		suite  uint16
+		agreed bool
+	}{
+		{"", tls.TLS_RSA_WITH_AES_128_GCM_SHA256, false},
+		{"tlsrsakex=1", tls.TLS_RSA_WITH_AES_128_GCM_SHA256, true},
+		{"", tls.TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA, false},
+		{"tls3des=1", tls.TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA, true},
+	} {
+		t.Run(tc.knobs+"/"+tls.CipherSuiteName(tc.suite), func(t *testing.T) {
+			t.Setenv("GODEBUG", tc.knobs)
+			co, so := f.clientOptions(), f.serverOptions()
+			co.EnabledProtocols = tls12
+			so.ServerCertificate, so.CipherSuites = &cert, []uint16{tc.suite}
+			client, server := newStreams(t)
+			err, serverErr := authenticate(t, client, server, co, so)
+			if !tc.agreed {
+				assert.Equal(t, tls.AlertError(40), authenticationError(t, err).RemoteAlert, "handshake_failure")
+				assert.Error(t, serverErr)
+				return
+			}
+			require.NoError(t, errors.Join(err, serverErr))
+			assert.Equal(t, tc.suite, client.NegotiatedCipherSuite())
+		})
+	}
 }
 
 func TestGroups(t *testing.T) {
