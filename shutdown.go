@@ -50,6 +50,9 @@ func (s *Stream) Unwrap(ctx context.Context) (io.ReadWriteCloser, error) {
 	sent := make(chan error, 1)
 	go func() {
 		err := s.write(ctx, func() error {
+			if s.unwrapped.Load() {
+				return nil
+			}
 			s.queueCloseNotify()
 			return s.transport.Send(true)
 		})
@@ -65,12 +68,29 @@ func (s *Stream) Unwrap(ctx context.Context) (io.ReadWriteCloser, error) {
 	if werr := <-sent; werr != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		err = werr
 	}
+	if err == nil {
+		err = s.giveBack(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
-	s.unwrapped.Store(true)
-	s.transport.Release()
 	return s.inner, nil
+}
+
+// giveBack ends the use of the inner stream, which nobody may be at meanwhile: several may unwrap at once.
+func (s *Stream) giveBack(ctx context.Context) error {
+	if _, err := s.reading.take(ctx, 0); err != nil {
+		return err
+	}
+	defer s.reading.give()
+	if _, err := s.writing.take(ctx, 0); err != nil {
+		return err
+	}
+	defer s.writing.give()
+	if !s.unwrapped.Swap(true) {
+		s.transport.Release()
+	}
+	return nil
 }
 
 // awaitCloseNotify reads and discards until the peer's close_notify.

@@ -48,7 +48,7 @@ type Stream struct {
 	// Guarded by reading.
 	unread []byte // plaintext that Detach found
 
-	// Guarded by writing.
+	// Set while reading and writing are held.
 	unwrapped atomic.Bool // inner was given back
 
 	gotData     atomic.Bool // the peer's application data: it accepted us

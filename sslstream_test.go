@@ -659,6 +659,33 @@ func TestUnwrapFails(t *testing.T) {
 	}
 }
 
+// TestUnwrapAtOnceWithOthers has each side call Unwrap and what may go with it from several goroutines.
+func TestUnwrapAtOnceWithOthers(t *testing.T) {
+	f := newFixture(t)
+	for _, over := range carriers {
+		t.Run(over.name, func(t *testing.T) {
+			client, server := pairOver(t, over, f.clientOptions(), f.serverOptions(), sslstream.LeaveInnerOpen())
+			ctx := testContext(t)
+			var calls sync.WaitGroup
+			for _, s := range []*sslstream.Stream{client, server} {
+				for range 4 {
+					calls.Go(func() {
+						inner, err := s.Unwrap(ctx)
+						assert.NoError(t, err)
+						assert.Equal(t, s.Inner(), inner)
+					})
+					calls.Go(func() {
+						_, err := s.Read(make([]byte, 1))
+						assert.Equal(t, io.EOF, err)
+					})
+					calls.Go(func() { assert.NoError(t, errors.Join(s.CloseWrite(), s.Flush())) })
+				}
+			}
+			calls.Wait()
+		})
+	}
+}
+
 func TestDetach(t *testing.T) {
 	f := newFixture(t)
 	for _, v := range versions {
