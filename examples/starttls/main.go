@@ -1,6 +1,6 @@
 // Starttls shows a connection that begins in plain text, is upgraded to TLS, and goes back to plain text, as mail and FTP
 // servers do it. The inner stream is left open and exactly behind the TLS session, so that not a byte is lost: here the plain
-// text comes right behind the end of TLS. It needs no arguments.
+// text comes right behind the end of TLS. It prints what was negotiated, and needs no arguments.
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
 	"io"
 	"log"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/sslstream/sslstream"
+	"github.com/sslstream/sslstream/examples/internal/display"
 )
 
 func main() {
@@ -140,7 +142,8 @@ func talk(ctx context.Context, conn net.Conn, opts *sslstream.ClientOptions) err
 	if err := s.AuthenticateAsClient(ctx, opts); err != nil {
 		return err
 	}
-	fmt.Printf("(%v with %v)\n", s.Protocol(), tls.CipherSuiteName(s.NegotiatedCipherSuite()))
+	fmt.Println("(TLS from here on)")
+	display.Stream(s)
 	if err := say(s, "the password is swordfish"); err != nil {
 		return err
 	}
@@ -166,6 +169,7 @@ func newCertificate(name string) (*tls.Certificate, *x509.CertPool, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: name},
 		DNSNames:     []string{name},
 		NotBefore:    time.Now().Add(-time.Minute),
 		NotAfter:     time.Now().Add(time.Hour),
