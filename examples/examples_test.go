@@ -20,7 +20,12 @@ func TestQuickstart(t *testing.T) {
 	out := run(t, "quickstart")
 	for _, line := range []string{
 		"Protocol: TLS13",
+		"Cipher: ",
+		"Hash: ",
+		"Key exchange: ",
 		"Is mutually authenticated: true",
+		"Can read: true, write true",
+		"Certificate revocation list checked: false",
 		"Local cert was issued to CN=client.example",
 		"Remote cert was issued to CN=server.example",
 		`The server says: you said "Hello from the client." (orderly end: true)`,
@@ -34,6 +39,24 @@ func TestQuickstart(t *testing.T) {
 
 func TestStartTLS(t *testing.T) {
 	out := run(t, "starttls")
-	assert.Contains(t, out, "S: 250 heard in secret: the password is swordfish")
-	assert.Contains(t, out, "S: 221 heard in plain text: goodbye")
+	for _, line := range []string{
+		"Protocol: TLS13",
+		"Is encrypted: true",
+		"Can timeout: true",
+		"Local certificate is null.",
+		"Remote cert was issued to CN=mail.example",
+		"S: 250 heard in secret: the password is swordfish",
+		"S: 221 heard in plain text: goodbye",
+	} {
+		assert.Contains(t, out, line)
+	}
+}
+
+// TestClientCertificateNeedsItsKey: half a pair is an error, not a client without a certificate.
+func TestClientCertificateNeedsItsKey(t *testing.T) {
+	for _, flag := range []string{"-cert", "-key"} {
+		out, err := exec.Command("go", "run", "./client", flag, "some.pem").CombinedOutput()
+		require.Error(t, err)
+		assert.Contains(t, string(out), "client: -cert and -key belong together", flag)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -53,6 +54,9 @@ func run(address, host, ca, certFile, keyFile string, protocols sslstream.Protoc
 			return fmt.Errorf("client: no certificates in %s", ca)
 		}
 		opts.CertificateChainPolicy = &sslstream.ChainPolicy{CustomTrustStore: roots}
+	}
+	if (certFile == "") != (keyFile == "") {
+		return errors.New("client: -cert and -key belong together")
 	}
 	if certFile != "" {
 		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
