@@ -14,7 +14,10 @@
 //	if errors.As(err, &refused) {
 //		log.Printf("%v\n%v", refused.PolicyErrors, refused.Chain) // all that is wrong, not the first error
 //	}
-//	io.WriteString(s, "hello")
+//	if err != nil {
+//		return err
+//	}
+//	_, err = io.WriteString(s, "hello")
 //
 // Options may be shared by many streams and must not be changed after first use. What they have no field for is taken
 // from their TLSConfig; what is said in both places, or cannot be honoured, is a configuration error, returned before
@@ -53,6 +56,9 @@
 //   - AllowRenegotiation is false by default, and only clients renegotiate.
 //   - Names are matched with subject alternative names only, never with the common name.
 //   - Hash, key exchange and its strength are reported for all suites, TLS 1.3 included.
+//   - A set of protocols with a hole is honoured on every system. A client's hello names a range all the same, so a server that
+//     picks the hole is refused after the fact.
+//   - Properties do not fail: what was negotiated is zero before the handshake and after a failed one, and kept after Close.
 //   - docs/dotnet-migration.md has every member.
 //
 // # Limitations
