@@ -83,3 +83,75 @@ func TestDocsNameTestsThatExist(t *testing.T) {
 		}
 	}
 }
+
+// TestDocsNameMembersThatExist holds the members that the documents name against the package's, and those of a developer's
+// daily work against the migration guide.
+func TestDocsNameMembersThatExist(t *testing.T) {
+	have := map[string]map[string]bool{} // by type
+	add := func(typ, member string) {
+		if !ast.IsExported(typ) || !ast.IsExported(member) {
+			return
+		}
+		if have[typ] == nil {
+			have[typ] = map[string]bool{}
+		}
+		have[typ][member] = true
+	}
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		require.NoError(t, err)
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				if n.Recv != nil {
+					typ := n.Recv.List[0].Type
+					if star, ok := typ.(*ast.StarExpr); ok {
+						typ = star.X
+					}
+					add(typ.(*ast.Ident).Name, n.Name.Name)
+				}
+				return false
+			case *ast.TypeSpec:
+				if st, ok := n.Type.(*ast.StructType); ok {
+					for _, field := range st.Fields.List {
+						for _, name := range field.Names {
+							add(n.Name.Name, name.Name)
+						}
+					}
+				}
+			}
+			return true
+		})
+	}
+
+	named := map[string]map[string]bool{}
+	for _, path := range []string{"README.md", "docs/security.md", "docs/dotnet-migration.md"} {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		for _, m := range regexp.MustCompile("`(\\w+)\\.(\\w+)`|sslstream#(\\w+)\\.(\\w+)").FindAllStringSubmatch(string(text), -1) {
+			typ, member := m[1]+m[3], m[2]+m[4]
+			if have[typ] == nil {
+				continue // .NET's, or another package's
+			}
+			assert.True(t, have[typ][member], "%s names %s.%s, which does not exist", path, typ, member)
+			if named[typ] == nil {
+				named[typ] = map[string]bool{}
+			}
+			named[typ][member] = true
+		}
+	}
+	for _, typ := range []string{"Stream", "ClientOptions", "ServerOptions", "ChainPolicy", "CertificateContext", "AuthenticationError"} {
+		require.NotEmpty(t, have[typ], typ)
+		for member := range have[typ] {
+			if typ == "AuthenticationError" && (member == "Error" || member == "Unwrap") {
+				continue // every error has them
+			}
+			assert.True(t, named[typ][member], "the documents do not name %s.%s", typ, member)
+		}
+	}
+}
