@@ -95,7 +95,7 @@ func (h targetHost) same(other targetHost) bool { return strings.EqualFold(h.asc
 // decodeServerName is a server name as people write it: punycode is decoded, and what does not decode stays as
 // it was sent.
 func decodeServerName(sent string) string {
-	if !strings.Contains(sent, "xn--") && !strings.Contains(sent, "XN--") {
+	if !strings.Contains(strings.ToLower(sent), "xn--") {
 		return sent
 	}
 	name, err := idna.Lookup.ToUnicode(sent)

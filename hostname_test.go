@@ -36,6 +36,7 @@ func TestTargetHosts(t *testing.T) {
 		{"international, ideographic dots", "bücher。example。", "xn--bcher-kva.example", "bücher.example", []testpki.Option{testpki.DNS("xn--bcher-kva.example")}, true},
 		{"sharp s", "straße.example", "xn--strae-oqa.example", "straße.example", []testpki.Option{testpki.DNS("xn--strae-oqa.example")}, true},
 		{"given in punycode", "xn--bcher-kva.example", "xn--bcher-kva.example", "bücher.example", []testpki.Option{testpki.DNS("xn--bcher-kva.example")}, true},
+		{"given in punycode, mixed case", "xN--bcher-kva.Example", "xN--bcher-kva.Example", "bücher.example", []testpki.Option{testpki.DNS("xn--bcher-kva.example")}, true},
 		{"punycode that does not decode", "xn--a.example", "xn--a.example", "xn--a.example", []testpki.Option{testpki.DNS("xn--a.example")}, true},
 		{"underscore", "my_host.example", "my_host.example", "my_host.example", []testpki.Option{testpki.DNS("my_host.example")}, true},
 		{"hyphen at the end", "www-.example.com", "www-.example.com", "www-.example.com", []testpki.Option{testpki.DNS("www-.example.com")}, true},
