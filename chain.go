@@ -148,7 +148,8 @@ func (f *finder) examine(path foundPath) *Chain {
 			}
 		}
 
-		if i > 0 && !trustedRoot && !(c.BasicConstraintsValid && c.IsCA) {
+		oldRoot := trustedRoot && c.Version < 3 // it cannot say what it is
+		if i > 0 && !oldRoot && !(c.BasicConstraintsValid && c.IsCA) {
 			add(i, StatusInvalidBasicConstraints, invalid(i, x509.NotAuthorizedToSign, ""), "issued a certificate but is no CA")
 		}
 		if i > 0 && c.BasicConstraintsValid && c.MaxPathLen >= 0 && i-1 > c.MaxPathLen {

@@ -396,6 +396,7 @@ func TestChainMissingIssuerSaysWhere(t *testing.T) {
 
 func TestVerificationFlags(t *testing.T) {
 	root := testpki.Root(t, "Root")
+	plain := testpki.Root(t, "No authority", notCA())
 	for _, tc := range []struct {
 		name   string
 		flag   sslstream.VerificationFlags
@@ -408,6 +409,9 @@ func TestVerificationFlags(t *testing.T) {
 		{"basic constraints", sslstream.IgnoreInvalidBasicConstraints, func() (*x509.Certificate, []*x509.Certificate) {
 			sub := root.Intermediate(t, "Sub", notCA())
 			return sub.Issue(t, "a").Leaf, certs(sub)
+		}, basicConstraints},
+		{"basic constraints of a trusted root", sslstream.IgnoreInvalidBasicConstraints, func() (*x509.Certificate, []*x509.Certificate) {
+			return plain.Issue(t, "a").Leaf, certs(plain)
 		}, basicConstraints},
 		{"unknown authority, untrusted", sslstream.AllowUnknownCertificateAuthority, func() (*x509.Certificate, []*x509.Certificate) {
 			return testpki.SelfSigned(t, "a").Leaf, nil
@@ -429,7 +433,7 @@ func TestVerificationFlags(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			leaf, sent := tc.leaf()
-			policy := sslstream.ChainPolicy{CustomTrustStore: testpki.Pool(root), ApplicationPolicy: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+			policy := sslstream.ChainPolicy{CustomTrustStore: testpki.Pool(root, plain), ApplicationPolicy: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 			chain, err := policy.Build(t.Context(), leaf, sent...)
 			require.NoError(t, err)
 			assert.Equal(t, tc.status, statusOf(chain))
