@@ -226,6 +226,9 @@ func (p *ChainPolicy) Build(ctx context.Context, cert *x509.Certificate, extra .
 	if cert == nil {
 		return nil, errors.New("sslstream: Build needs a certificate")
 	}
+	if slices.Contains(extra, nil) {
+		return nil, errors.New("sslstream: Build was given a nil certificate among extra")
+	}
 	compiled, err := compilePolicy(p, RevocationNoCheck)
 	if err != nil {
 		return nil, err
@@ -233,7 +236,7 @@ func (p *ChainPolicy) Build(ctx context.Context, cert *x509.Certificate, extra .
 	if compiled.usages == nil {
 		compiled.usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 	}
-	if err := ctx.Err(); err != nil {
+	if err := orBackground(ctx).Err(); err != nil {
 		return nil, err
 	}
 	chain, _ := compiled.build(cert, extra, time.Now())

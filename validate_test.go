@@ -390,6 +390,16 @@ func TestBuild(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, []sslstream.ChainStatusFlags{sslstream.StatusNotTimeValid, sslstream.StatusNotTimeValid, sslstream.StatusNotTimeValid}, flagsOf(chain))
 	})
+	t.Run("nil among those that came with it", func(t *testing.T) {
+		_, err := policy.Build(t.Context(), f.server.Leaf, f.intermediate.Certificate, nil)
+		assert.ErrorContains(t, err, "nil certificate")
+	})
+	t.Run("nil context", func(t *testing.T) {
+		var none context.Context
+		chain, err := policy.Build(none, f.server.Leaf, f.intermediate.Certificate)
+		require.NoError(t, err)
+		assert.Empty(t, chain.Status)
+	})
 }
 
 func TestRevocationModeText(t *testing.T) {
