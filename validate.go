@@ -85,18 +85,18 @@ func (c *Chain) String() string {
 	return b.String()
 }
 
-// summary is Status in one line, each with the element it was found on.
+// summary is Status in one line, taken apart again into the elements that each was found on.
 func (c *Chain) summary() string {
 	var words []string
 	for _, s := range c.Status {
-		word := s.String()
 		for _, e := range c.Elements {
-			if slices.ContainsFunc(e.Status, func(es ChainStatus) bool { return es.Flag == s.Flag && es.Detail == s.Detail }) {
-				word = certificateName(e.Certificate) + ": " + word
-				break
+			for _, es := range e.Status {
+				// An element's detail that Status lacks was ignored there.
+				if es.Flag == s.Flag && strings.Contains(s.Detail, es.Detail) {
+					words = append(words, certificateName(e.Certificate)+": "+es.String())
+				}
 			}
 		}
-		words = append(words, word)
 	}
 	return strings.Join(words, "; ")
 }
@@ -380,14 +380,14 @@ func (p *policy) judge(sent []*x509.Certificate, server bool, host targetHost, r
 		}
 		return v
 	}
-	for_ := *p
-	if for_.usages == nil {
-		for_.usages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	forRole := *p
+	if forRole.usages == nil {
+		forRole.usages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		if server {
-			for_.usages[0] = x509.ExtKeyUsageClientAuth
+			forRole.usages[0] = x509.ExtKeyUsageClientAuth
 		}
 	}
-	v.chain, v.verified = for_.build(sent[0], sent[1:], now)
+	v.chain, v.verified = forRole.build(sent[0], sent[1:], now)
 	if len(v.chain.Status) > 0 {
 		v.errs |= RemoteCertificateChainErrors
 	}

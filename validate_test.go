@@ -351,6 +351,19 @@ func TestPolicyMisuse(t *testing.T) {
 	}
 }
 
+// TestRefusalNamesEveryCertificate has the same thing wrong with two certificates.
+func TestRefusalNamesEveryCertificate(t *testing.T) {
+	f := newFixture(t)
+	expired := f.root.Intermediate(t, "Old CA", testpki.Expired())
+	cert := expired.Issue(t, serverName, testpki.Expired())
+	client, server := newStreams(t)
+	err, _ := authenticate(t, client, server, f.clientOptions(), &sslstream.ServerOptions{ServerCertificate: &cert})
+	assert.Equal(t, chainErrors, authenticationError(t, err).PolicyErrors)
+	for _, c := range []*x509.Certificate{cert.Leaf, expired.Certificate} {
+		assert.ErrorContains(t, err, c.Subject.String()+": NotTimeValid (expired on "+c.NotAfter.Format(time.RFC3339)+")")
+	}
+}
+
 func TestBuild(t *testing.T) {
 	f := newFixture(t)
 	policy := f.trust()
@@ -377,6 +390,16 @@ func TestBuild(t *testing.T) {
 		_, err := policy.Build(t.Context(), nil)
 		assert.Error(t, err)
 	})
+	t.Run("nil among those that came with it", func(t *testing.T) {
+		_, err := policy.Build(t.Context(), f.server.Leaf, f.intermediate.Certificate, nil)
+		assert.ErrorContains(t, err, "nil certificate")
+	})
+	t.Run("nil context", func(t *testing.T) {
+		var none context.Context
+		chain, err := policy.Build(none, f.server.Leaf, f.intermediate.Certificate)
+		require.NoError(t, err)
+		assert.Empty(t, chain.Status)
+	})
 	t.Run("ended context", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -389,16 +412,6 @@ func TestBuild(t *testing.T) {
 		chain, err := later.Build(t.Context(), f.server.Leaf, f.intermediate.Certificate)
 		require.NoError(t, err)
 		assert.Equal(t, []sslstream.ChainStatusFlags{sslstream.StatusNotTimeValid, sslstream.StatusNotTimeValid, sslstream.StatusNotTimeValid}, flagsOf(chain))
-	})
-	t.Run("nil among those that came with it", func(t *testing.T) {
-		_, err := policy.Build(t.Context(), f.server.Leaf, f.intermediate.Certificate, nil)
-		assert.ErrorContains(t, err, "nil certificate")
-	})
-	t.Run("nil context", func(t *testing.T) {
-		var none context.Context
-		chain, err := policy.Build(none, f.server.Leaf, f.intermediate.Certificate)
-		require.NoError(t, err)
-		assert.Empty(t, chain.Status)
 	})
 }
 
