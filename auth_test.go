@@ -424,6 +424,7 @@ func TestConfigurationErrors(t *testing.T) {
 		{"ECH with TLS 1.2", nil, func(o *sslstream.ClientOptions) {
 			o.EnabledProtocols, o.TLSConfig = sslstream.ProtocolTLS12, &tls.Config{EncryptedClientHelloConfigList: []byte{0}}
 		}, []string{"Encrypted Client Hello", "TLS 1.3"}, false},
+		{"context that nobody made", nil, func(o *sslstream.ClientOptions) { o.ClientCertificateContext = &sslstream.CertificateContext{} }, []string{"ClientCertificateContext", "NewCertificateContext"}, false},
 		{"requirement for SSL 3", nil, func(o *sslstream.ClientOptions) {
 			o.Require = &sslstream.Requirements{Protocols: sslstream.ProtocolSSL3}
 		}, []string{"Require.Protocols"}, true},
@@ -460,6 +461,7 @@ func TestConfigurationErrors(t *testing.T) {
 		{"certificate and TLSConfig.Certificates", nil, func(o *sslstream.ServerOptions) {
 			o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{f.server}}
 		}, []string{"TLSConfig.Certificates"}, false},
+		{"context that nobody made", nil, func(o *sslstream.ServerOptions) { o.ServerCertificateContext = &sslstream.CertificateContext{} }, []string{"ServerCertificateContext", "NewCertificateContext"}, false},
 		{"certificate and TLSConfig.GetCertificate", nil, func(o *sslstream.ServerOptions) {
 			o.TLSConfig = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }}
 		}, []string{"GetCertificate"}, false},

@@ -110,6 +110,15 @@ func (c *CertificateContext) IntermediateCertificates() []*x509.Certificate {
 	return slices.Clone(c.intermediates)
 }
 
+// check refuses a context that does not come from NewCertificateContext and has nothing to show; nil is none. field names it
+// in the error.
+func (c *CertificateContext) check(field string) error {
+	if c != nil && c.certificate.Leaf == nil {
+		return fmt.Errorf("sslstream: %s is empty; make it with NewCertificateContext", field)
+	}
+	return nil
+}
+
 // usableCertificate returns c with its leaf parsed, or says why this side cannot authenticate with it.
 func usableCertificate(c tls.Certificate) (tls.Certificate, error) {
 	if len(c.Certificate) == 0 {
@@ -122,7 +131,8 @@ func usableCertificate(c tls.Certificate) (tls.Certificate, error) {
 	if !ok {
 		return c, fmt.Errorf("its private key is a %T, which is neither a crypto.Signer nor a crypto.Decrypter", c.PrivateKey)
 	}
-	if c.Leaf == nil {
+	// What is sent counts: a Leaf may have been forgotten when the certificate was renewed.
+	if c.Leaf == nil || !slices.Equal(c.Leaf.Raw, c.Certificate[0]) {
 		leaf, err := x509.ParseCertificate(c.Certificate[0])
 		if err != nil {
 			return c, fmt.Errorf("the certificate does not parse: %w", err)

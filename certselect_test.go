@@ -329,6 +329,25 @@ func TestCertificateContext(t *testing.T) {
 	})
 }
 
+// TestLeafOfAnother has certificates whose Leaf was forgotten when they were renewed: what counts is what is sent.
+func TestLeafOfAnother(t *testing.T) {
+	f := newFixture(t)
+	stale := func(old tls.Certificate, usage x509.ExtKeyUsage) tls.Certificate {
+		renewed := f.intermediate.Issue(t, old.Leaf.DNSNames[0], testpki.Key(old.PrivateKey.(crypto.Signer)), testpki.EKU(usage))
+		renewed.Leaf = old.Leaf
+		return renewed
+	}
+	clientOwn, serverOwn := stale(f.client, x509.ExtKeyUsageClientAuth), stale(f.server, x509.ExtKeyUsageServerAuth)
+	co, so := f.mutual()
+	co.ClientCertificates, so.ServerCertificate = []tls.Certificate{clientOwn}, &serverOwn
+	client, server := newPair(t, co, so)
+	assert.Equal(t, serverOwn.Certificate[0], server.LocalCertificate().Raw)
+	assert.Equal(t, clientOwn.Certificate[0], client.LocalCertificate().Raw)
+	assert.Equal(t, client.RemoteCertificate().Raw, server.LocalCertificate().Raw)
+	assert.Equal(t, server.RemoteCertificate().Raw, client.LocalCertificate().Raw)
+	assert.Same(t, f.server.Leaf, serverOwn.Leaf, "the caller's is not modified")
+}
+
 // TestSigner uses a key that can do nothing but sign.
 func TestSigner(t *testing.T) {
 	f := newFixture(t)

@@ -254,6 +254,9 @@ func (o *ClientOptions) compile() (*settings, error) {
 		}
 		set.renegotiates = base.Renegotiation != tls.RenegotiateNever
 
+		if err := o.ClientCertificateContext.check("ClientCertificateContext"); err != nil {
+			return nil, err
+		}
 		set.client = clientCertificates{context: o.ClientCertificateContext, choose: o.LocalCertificateSelectionCallback, get: base.GetClientCertificate}
 		list, field := o.ClientCertificates, "ClientCertificates"
 		if len(base.Certificates) > 0 {
@@ -345,6 +348,9 @@ func (o *ServerOptions) compile() (*settings, error) {
 // certificates finds the one source of certificates.
 func (o *ServerOptions) certificates(base *tls.Config) (serverCertificates, error) {
 	c := serverCertificates{context: o.ServerCertificateContext, choose: o.ServerCertificateSelectionCallback}
+	if err := c.context.check("ServerCertificateContext"); err != nil {
+		return c, err
+	}
 	given := o.ServerCertificate != nil || o.ServerCertificateContext != nil
 	config := len(base.Certificates) > 0 || base.GetCertificate != nil || base.NameToCertificate != nil
 	switch {
