@@ -183,6 +183,7 @@ type authentication struct {
 	refused *refusal
 
 	callbackError error // why a callback, or what it chose, ended the handshake
+	until     int64 // of the session that the client offers to resume: see sessionNote
 }
 
 // refusal is this side's verdict on its peer.

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -81,11 +83,12 @@ type sessionNote struct {
 	server bool              // whose session it is
 	bound  [sha256.Size]byte // hash of all that must be the same again
 	peer   bool              // the peer showed a certificate
+	until  int64             // Unix time of the first expiry to come in the peer's chain; 0: none
 	local  certificateID     // what this side showed; zero: nothing
 }
 
 // noteMark begins every note, so that it is told from what others put into a session; it ends with a version.
-var noteMark = []byte("sslstream session note 1\x00")
+var noteMark = []byte("sslstream session note 2\x00")
 
 func (n sessionNote) marshal() []byte {
 	flags := byte(0)
@@ -95,19 +98,39 @@ func (n sessionNote) marshal() []byte {
 	if n.peer {
 		flags |= 2
 	}
-	return slices.Concat(noteMark, []byte{flags}, n.bound[:], n.local[:])
+	return slices.Concat(noteMark, []byte{flags}, binary.BigEndian.AppendUint64(nil, uint64(n.until)), n.bound[:], n.local[:])
+}
+
+// outlived reports whether something in the peer's chain has expired since the session was made. The session would bring
+// the same chain again, to be refused, while in a full handshake the peer shows what it has renewed.
+func (n sessionNote) outlived(now time.Time) bool {
+	return n.until != 0 && now.After(time.Unix(n.until, 0))
+}
+
+// expiry is what a note says of the peer's chain. What was expired already was let in all the same.
+func expiry(chain *Chain, now time.Time) (until int64) {
+	if chain == nil {
+		return 0
+	}
+	for _, e := range chain.Elements {
+		if at := e.Certificate.NotAfter; !now.After(at) && (until == 0 || at.Unix() < until) {
+			until = at.Unix()
+		}
+	}
+	return until
 }
 
 // noteIn finds the note among a session's extras.
 func noteIn(extra [][]byte) (n sessionNote, ok bool) {
 	for _, e := range extra {
 		rest, found := bytes.CutPrefix(e, noteMark)
-		if !found || len(rest) != 1+len(n.bound)+len(n.local) {
+		if !found || len(rest) != 1+8+len(n.bound)+len(n.local) {
 			continue
 		}
 		n.server, n.peer = rest[0]&1 != 0, rest[0]&2 != 0
-		copy(n.bound[:], rest[1:])
-		copy(n.local[:], rest[1+len(n.bound):])
+		n.until = int64(binary.BigEndian.Uint64(rest[1:]))
+		copy(n.bound[:], rest[1+8:])
+		copy(n.local[:], rest[1+8+len(n.bound):])
 		return n, true
 	}
 	return n, false
@@ -124,7 +147,7 @@ func binding(words ...string) [sha256.Size]byte {
 
 // wrapSession makes a server's ticket.
 func (a *authentication) wrapSession(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
-	note := sessionNote{server: true, bound: a.bound(cs), peer: len(cs.PeerCertificates) > 0, local: idOf(a.own())}
+	note := sessionNote{server: true, bound: a.bound(cs), peer: len(cs.PeerCertificates) > 0, until: a.expiry(), local: idOf(a.own())}
 	ss.Extra = append(ss.Extra, note.marshal())
 	return a.settings.ticketKeeper().EncryptTicket(cs, ss)
 }
@@ -136,7 +159,7 @@ func (a *authentication) unwrapSession(ticket []byte, cs tls.ConnectionState) (*
 		return nil, nil
 	}
 	note, ok := noteIn(ss.Extra)
-	if !ok || !note.server || note.bound != a.bound(cs) {
+	if !ok || !note.server || note.bound != a.bound(cs) || note.outlived(a.settings.moment()) {
 		return nil, nil
 	}
 	if a.settings.certificateRequired && !note.peer {
@@ -146,7 +169,17 @@ func (a *authentication) unwrapSession(ticket []byte, cs tls.ConnectionState) (*
 	if err != nil || idOf(own.Leaf) != note.local {
 		return nil, nil
 	}
+	a.until = note.until
 	return ss, nil
+}
+
+// expiry is that of the chain that this handshake has verified, or of the session that it resumes: a TLS 1.3 server that
+// asks for no certificate makes its ticket before it verifies.
+func (a *authentication) expiry() int64 {
+	if r := a.stream.session.Load(); r != nil {
+		return expiry(r.chain, a.settings.moment())
+	}
+	return a.until
 }
 
 // bound is what a server's session is bound to.
@@ -174,7 +207,7 @@ func (c *clientSessions) Get(string) (*tls.ClientSessionState, bool) {
 		return nil, false
 	}
 	note, ok := noteIn(state.Extra)
-	if !ok || note.server || note.bound != binding(c.key) {
+	if !ok || note.server || note.bound != binding(c.key) || note.outlived(c.authentication.settings.moment()) {
 		return nil, false
 	}
 	c.authentication.offered = nil
@@ -206,7 +239,7 @@ func (c *clientSessions) Put(_ string, cs *tls.ClientSessionState) {
 	if err != nil || state == nil {
 		return
 	}
-	note := sessionNote{bound: binding(c.key), local: idOf(a.own())}
+	note := sessionNote{bound: binding(c.key), until: a.expiry(), local: idOf(a.own())}
 	state.Extra = append(state.Extra, note.marshal())
 	c.cache.Put(c.key, cs)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"sync"
 	"testing"
@@ -427,6 +428,92 @@ func TestTicketKeysRotate(t *testing.T) {
 		assert.False(t, once(), "tickets end after seven days")
 		assert.True(t, once())
 	})
+}
+
+// TestSessionOutlivesIntermediate has an intermediate expire while a session that was made with it is kept, and its peer
+// renew it: a full handshake shows the new one, where the session could only show the old one and be refused. Its peer is
+// crypto/tls, which would go on with the session.
+func TestSessionOutlivesIntermediate(t *testing.T) {
+	root := testpki.Root(t, "Root")
+	old := root.Intermediate(t, "CA", testpki.Valid(-time.Hour, time.Hour))
+	renewed := root.Intermediate(t, "CA", testpki.Key(old.Key))
+	before := old.Issue(t, serverName)
+	after := before
+	after.Certificate = [][]byte{before.Certificate[0], renewed.Certificate.Raw}
+	trust := &sslstream.ChainPolicy{CustomTrustStore: testpki.Pool(root)}
+
+	for _, v := range versions {
+		for _, weAreServer := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/server %v", v.name, weAreServer), func(t *testing.T) {
+				var later time.Duration
+				clock := &tls.Config{Time: func() time.Time { return time.Now().Add(later) }}
+				co := &sslstream.ClientOptions{TargetHost: serverName, EnabledProtocols: v.protocol, CertificateChainPolicy: trust, TLSConfig: clock}
+				so := &sslstream.ServerOptions{ServerCertificate: &before, ClientCertificateRequired: true, EnabledProtocols: v.protocol, CertificateChainPolicy: trust, TLSConfig: clock}
+				shown := &before
+				theirs := &tls.Config{
+					ServerName: serverName, RootCAs: testpki.Pool(root), ClientSessionCache: tls.NewLRUClientSessionCache(1),
+					GetCertificate:       func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return shown, nil },
+					GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return shown, nil },
+				}
+				once := func() (resumed bool) {
+					a, b := testpki.TCP(t)
+					s := sslstream.New(a)
+					defer s.Close()
+					peer, authenticate := tls.Server(b, theirs), func() error { return s.AuthenticateAsClient(testContext(t), co) }
+					if weAreServer {
+						peer, authenticate = tls.Client(b, theirs), func() error { return s.AuthenticateAsServer(testContext(t), so) }
+					}
+					defer peer.Close()
+					done := make(chan error, 1)
+					go func() { // the ticket is read with the data
+						_, err := peer.Write([]byte("x"))
+						if err == nil {
+							_, err = peer.Read(make([]byte, 1))
+						}
+						done <- err
+					}()
+					require.NoError(t, authenticate())
+					_, err := s.Read(make([]byte, 1))
+					require.NoError(t, err)
+					_, err = s.Write([]byte("x"))
+					require.NoError(t, err)
+					require.NoError(t, <-done)
+					return s.Security().Resumed
+				}
+				assert.False(t, once())
+				assert.True(t, once())
+				later, shown = 2*time.Hour, &after
+				assert.False(t, once(), "the intermediate has expired")
+				assert.True(t, once(), "the new one has not")
+			})
+		}
+	}
+}
+
+// TestExpiredButAcceptedIsResumed has what was expired from the beginning and let in all the same.
+func TestExpiredButAcceptedIsResumed(t *testing.T) {
+	f := newFixture(t)
+	expired := f.root.Intermediate(t, "Old CA", testpki.Expired())
+	serverOwn, clientOwn := expired.Issue(t, serverName), expired.Issue(t, "client.example")
+	co, so := f.mutual()
+	co.ClientCertificates, so.ServerCertificate = []tls.Certificate{clientOwn}, &serverOwn
+	co.RemoteCertificateValidationCallback, so.RemoteCertificateValidationCallback = accept, accept
+	require.False(t, connect(t, co, so))
+	assert.True(t, connect(t, co, so))
+}
+
+// TestVerificationTimeAndResumption has a chain expire by the clock, but not by the policy's time.
+func TestVerificationTimeAndResumption(t *testing.T) {
+	f := newFixture(t)
+	short := f.root.Intermediate(t, "CA", testpki.Valid(-time.Hour, time.Hour)).Issue(t, serverName)
+	later := time.Duration(0)
+	co := f.clientOptions()
+	co.CertificateChainPolicy.VerificationTime = time.Now()
+	co.TLSConfig = &tls.Config{Time: func() time.Time { return time.Now().Add(later) }}
+	so := &sslstream.ServerOptions{ServerCertificate: &short}
+	require.False(t, connect(t, co, so))
+	later = 2 * time.Hour
+	assert.True(t, connect(t, co, so))
 }
 
 // TestRefusedSessionIsForgotten has a server that no longer trusts the client of the session, and refuses it only after

@@ -402,6 +402,14 @@ func (set *settings) ticketKeeper() *tls.Config {
 	return set.tickets.keeper()
 }
 
+// moment is the time that chains are verified for.
+func (set *settings) moment() time.Time {
+	if !set.policy.at.IsZero() {
+		return set.policy.at
+	}
+	return set.now()
+}
+
 // protocols works out the versions for one authentication.
 func (set *settings) protocols() (versionRange, error) {
 	q := protocolRequest{
