@@ -40,8 +40,11 @@ func (s *Stream) AuthenticateAsClient(ctx context.Context, opts *ClientOptions) 
 		a.host = host
 		a.certificates = settings.client
 		if s.choose != nil {
-			if settings.client.choose != nil || settings.client.get != nil {
+			if settings.client.choose != nil {
 				return nil, conflict("a LocalCertificateSelectionCallback", "New", "the options")
+			}
+			if settings.client.get != nil {
+				return nil, both("New's LocalCertificateSelectionCallback", "GetClientCertificate")
 			}
 			a.certificates.choose = s.choose
 		}
@@ -91,6 +94,9 @@ func (s *Stream) AuthenticateAsServerFunc(ctx context.Context, cb ServerOptionsS
 	return s.authenticate(ctx, func(a *authentication) (*tls.Conn, error) {
 		if cb == nil {
 			return nil, errors.New("sslstream: AuthenticateAsServerFunc needs a callback")
+		}
+		if s.choose != nil {
+			return nil, errServerChooses
 		}
 		if err := a.use(nil); err != nil {
 			return nil, err
@@ -177,13 +183,13 @@ type authentication struct {
 	picked    bool // certificate and pickError are set
 	pickedOwn *tls.Certificate
 	pickError error
+	until     int64 // of the session that the client offers to resume: see sessionNote
 
 	local   *x509.Certificate // shown in this handshake
 	resumed bool
 	refused *refusal
 
 	callbackError error // why a callback, or what it chose, ended the handshake
-	until     int64 // of the session that the client offers to resume: see sessionNote
 }
 
 // refusal is this side's verdict on its peer.
@@ -203,6 +209,8 @@ func (a *authentication) own() *x509.Certificate {
 	return a.local
 }
 
+var errServerChooses = errors.New("sslstream: a server has no use for a LocalCertificateSelectionCallback; set ServerCertificateSelectionCallback")
+
 // use makes the attempt one with these settings; nil where they are not known yet.
 func (a *authentication) use(settings *settings) error {
 	s := a.stream
@@ -218,7 +226,7 @@ func (a *authentication) use(settings *settings) error {
 		a.validate = settings.validate
 	}
 	if settings.server && s.choose != nil {
-		return errors.New("sslstream: a server has no use for a LocalCertificateSelectionCallback; set ServerCertificateSelectionCallback")
+		return errServerChooses
 	}
 	var err error
 	a.versions, err = settings.protocols()

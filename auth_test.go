@@ -373,6 +373,9 @@ func TestConfigurationErrors(t *testing.T) {
 		{"certificate and GetClientCertificate", nil, func(o *sslstream.ClientOptions) {
 			o.LocalCertificateSelectionCallback, o.TLSConfig = choose, &tls.Config{GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return nil, nil }}
 		}, []string{"GetClientCertificate"}, false},
+		{"New's callback and GetClientCertificate", []sslstream.Option{sslstream.WithLocalCertificateSelectionCallback(choose)}, func(o *sslstream.ClientOptions) {
+			o.TLSConfig = &tls.Config{GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return nil, nil }}
+		}, []string{"LocalCertificateSelectionCallback", "TLSConfig.GetClientCertificate", "both"}, false},
 		{"trust twice", nil, func(o *sslstream.ClientOptions) { o.TLSConfig = &tls.Config{RootCAs: x509.NewCertPool()} }, []string{"CustomTrustStore", "RootCAs"}, false},
 		{"cache twice", nil, func(o *sslstream.ClientOptions) {
 			o.SessionCache, o.TLSConfig = cache, &tls.Config{ClientSessionCache: cache}
@@ -421,10 +424,10 @@ func TestConfigurationErrors(t *testing.T) {
 		{"certificate without a key", nil, func(o *sslstream.ClientOptions) { o.ClientCertificates = []tls.Certificate{f.client, noKey} }, []string{"ClientCertificates, number 1", "private key"}, false},
 		{"certificate with another's key", nil, func(o *sslstream.ClientOptions) { o.ClientCertificates = []tls.Certificate{otherKey} }, []string{"does not belong"}, false},
 		{"certificate with no certificate", nil, func(o *sslstream.ClientOptions) { o.ClientCertificates = []tls.Certificate{{}} }, []string{"no certificate"}, false},
+		{"context that nobody made", nil, func(o *sslstream.ClientOptions) { o.ClientCertificateContext = &sslstream.CertificateContext{} }, []string{"ClientCertificateContext", "NewCertificateContext"}, false},
 		{"ECH with TLS 1.2", nil, func(o *sslstream.ClientOptions) {
 			o.EnabledProtocols, o.TLSConfig = sslstream.ProtocolTLS12, &tls.Config{EncryptedClientHelloConfigList: []byte{0}}
 		}, []string{"Encrypted Client Hello", "TLS 1.3"}, false},
-		{"context that nobody made", nil, func(o *sslstream.ClientOptions) { o.ClientCertificateContext = &sslstream.CertificateContext{} }, []string{"ClientCertificateContext", "NewCertificateContext"}, false},
 		{"requirement for SSL 3", nil, func(o *sslstream.ClientOptions) {
 			o.Require = &sslstream.Requirements{Protocols: sslstream.ProtocolSSL3}
 		}, []string{"Require.Protocols"}, true},
@@ -435,7 +438,7 @@ func TestConfigurationErrors(t *testing.T) {
 			s := sslstream.New(inner, tc.opts...)
 			o := f.clientOptions()
 			tc.change(o)
-			checkConfigurationError(t, s.AuthenticateAsClient(t.Context(), o), inner, tc.says, tc.unsupported)
+			checkConfigurationError(t, s.AuthenticateAsClient(testContext(t), o), inner, tc.says, tc.unsupported)
 
 			// It did not use up the attempt.
 			server := sslstream.New(b)
@@ -458,10 +461,10 @@ func TestConfigurationErrors(t *testing.T) {
 		{"context and callback", nil, func(o *sslstream.ServerOptions) {
 			o.ServerCertificate, o.ServerCertificateContext, o.ServerCertificateSelectionCallback = nil, certContext, chooseServer
 		}, []string{"ServerCertificateSelectionCallback", "ServerCertificateContext"}, false},
+		{"context that nobody made", nil, func(o *sslstream.ServerOptions) { o.ServerCertificateContext = &sslstream.CertificateContext{} }, []string{"ServerCertificateContext", "NewCertificateContext"}, false},
 		{"certificate and TLSConfig.Certificates", nil, func(o *sslstream.ServerOptions) {
 			o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{f.server}}
 		}, []string{"TLSConfig.Certificates"}, false},
-		{"context that nobody made", nil, func(o *sslstream.ServerOptions) { o.ServerCertificateContext = &sslstream.CertificateContext{} }, []string{"ServerCertificateContext", "NewCertificateContext"}, false},
 		{"certificate and TLSConfig.GetCertificate", nil, func(o *sslstream.ServerOptions) {
 			o.TLSConfig = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }}
 		}, []string{"GetCertificate"}, false},
@@ -482,10 +485,19 @@ func TestConfigurationErrors(t *testing.T) {
 			s := sslstream.New(inner, tc.opts...)
 			o := f.serverOptions()
 			tc.change(o)
-			checkConfigurationError(t, s.AuthenticateAsServer(t.Context(), o), inner, tc.says, tc.unsupported)
+			checkConfigurationError(t, s.AuthenticateAsServer(testContext(t), o), inner, tc.says, tc.unsupported)
 		})
 	}
 
+	t.Run("server func/client's selection callback", func(t *testing.T) {
+		_, b := testpki.TCP(t)
+		inner := &counter{ReadWriteCloser: b}
+		s := sslstream.New(inner, sslstream.WithLocalCertificateSelectionCallback(choose))
+		err := s.AuthenticateAsServerFunc(testContext(t), func(context.Context, *sslstream.Stream, sslstream.ClientHelloInfo) (*sslstream.ServerOptions, error) {
+			return f.serverOptions(), nil
+		})
+		checkConfigurationError(t, err, inner, []string{"ServerCertificateSelectionCallback"}, false)
+	})
 	t.Run("nil server options", func(t *testing.T) {
 		_, server := newStreams(t)
 		assert.ErrorContains(t, server.AuthenticateAsServer(t.Context(), nil), "needs a certificate")
