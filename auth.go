@@ -244,9 +244,10 @@ func (s *Stream) authenticate(ctx context.Context, prepare func(*authentication)
 	if !s.phase.CompareAndSwap(phaseNew, phaseAuthenticating) {
 		return ErrAlreadyAuthenticated
 	}
-	ctx, cancel := context.WithCancel(orBackground(ctx))
+	ctx = orBackground(ctx)
+	callbacks, cancel := context.WithCancel(ctx)
 	defer cancel()
-	a := &authentication{stream: s, ctx: ctx}
+	a := &authentication{stream: s, ctx: callbacks}
 	conn, err := (*tls.Conn)(nil), s.invalid
 	if err == nil {
 		conn, err = prepare(a)
@@ -269,7 +270,7 @@ func (s *Stream) authenticate(ctx context.Context, prepare func(*authentication)
 			s.fail(s.authenticationError(a, err))
 		}
 	}()
-	err = s.transport.Handshake(ctx, s.ReadTimeout(), s.WriteTimeout(), func() error { return a.handshake(conn) })
+	err = s.transport.Handshake(ctx, s.ReadTimeout(), s.WriteTimeout(), func() error { return a.handshake(ctx, conn) })
 	if err == nil && s.closed.Load() {
 		err = &transportFailure{err: net.ErrClosed}
 	}
@@ -300,13 +301,13 @@ func (s *Stream) fail(failure *AuthenticationError) {
 }
 
 // handshake runs crypto/tls's handshake to the point where the application may begin.
-func (a *authentication) handshake(conn *tls.Conn) error {
-	if err := conn.HandshakeContext(a.ctx); err != nil {
+func (a *authentication) handshake(ctx context.Context, conn *tls.Conn) error {
+	if err := conn.HandshakeContext(ctx); err != nil {
 		return err
 	}
 	t := a.stream.transport
 	state := conn.ConnectionState()
-	if a.settings.server && state.Version == tls.VersionTLS13 {
+	if a.settings.server && state.Version == tls.VersionTLS13 && !t.IsSocket() {
 		t.Post() // a ticket, which the client may not read before it has written
 	} else if err := t.Flight(); err != nil {
 		return err
@@ -336,7 +337,7 @@ func (a *authentication) clientConfig() *tls.Config {
 	}
 	// Without a name there is nothing to file a session under.
 	if a.settings.sessions != nil && a.host.ascii != "" {
-		key := a.settings.sessionKey(a.host, a.versions.allowed, a.certificates.identity())
+		key := a.settings.sessionKey(a.host, a.versions.allowed, &a.certificates)
 		a.sessions = &clientSessions{authentication: a, cache: a.settings.sessions, key: key}
 		config.ClientSessionCache = a.sessions
 	}

@@ -9,21 +9,37 @@ const (
 	recordHeader = 5
 	// maxPlaintext is the most that one record carries (RFC 8446, Section 5.1).
 	maxPlaintext = 16 << 10
+	// maxOverhead is more than protection adds to a record: at most 85 bytes (CBC with SHA-384).
+	maxOverhead = 128
 
+	// RecordSize is the most plaintext that goes into one record.
+	RecordSize = maxPlaintext
 	// BatchSize is the most plaintext that goes into one Write of inner.
-	BatchSize = 64 << 10
-
-	// Buffers come in two sizes: for one record or a flight of handshake messages, and for a batch of records.
-	// Protection adds at most 85 bytes to a full record (CBC with SHA-384), and to an odd last one as well.
-	smallBuffer = maxPlaintext + 512
-	batchBuffer = BatchSize + (BatchSize/maxPlaintext+1)*128
+	BatchSize = 256 << 10
 )
+
+// Buffers come in three sizes: for one record or a flight of handshake messages, for a few records, and for a batch.
+var slabClasses = [...]struct {
+	size int
+	pool *sync.Pool
+}{
+	{protectedSize(maxPlaintext), new(sync.Pool)},
+	{protectedSize(4 * maxPlaintext), new(sync.Pool)},
+	{protectedSize(BatchSize), new(sync.Pool)},
+}
+
+// protectedSize is what n bytes of plaintext need at the most, as records.
+func protectedSize(n int) int { return n + (n/maxPlaintext+1)*maxOverhead }
 
 var (
-	smallSlabs = sync.Pool{New: func() any { return &slab{b: make([]byte, smallBuffer)} }}
-	batchSlabs = sync.Pool{New: func() any { return &slab{b: make([]byte, batchBuffer)} }}
-	slabsInUse atomic.Int64 // for the tests: nothing may be left behind
+	recordSlab = slabClasses[0].size
+	batchSlab  = slabClasses[len(slabClasses)-1].size
+
+	slabsInUse atomic.Int64
 )
+
+// BuffersInUse is how many buffers streams hold at the moment, for tests: idle streams hold none.
+func BuffersInUse() int { return int(slabsInUse.Load()) }
 
 // slab is a buffer's memory, which comes from a pool and goes back to it.
 type slab struct {
@@ -34,16 +50,17 @@ type slab struct {
 // takeSlab returns a slab of at least size bytes.
 func takeSlab(size int) *slab {
 	slabsInUse.Add(1)
-	pool := &smallSlabs
-	switch {
-	case size > batchBuffer:
-		return &slab{b: make([]byte, size)}
-	case size > smallBuffer:
-		pool = &batchSlabs
+	for i := range slabClasses {
+		class := &slabClasses[i]
+		if size > class.size {
+			continue
+		}
+		if s, ok := class.pool.Get().(*slab); ok {
+			return s
+		}
+		return &slab{b: make([]byte, class.size), pool: class.pool}
 	}
-	s := pool.Get().(*slab)
-	s.pool = pool
-	return s
+	return &slab{b: make([]byte, size)}
 }
 
 // giveBack returns the slab to its pool: nobody may use it any more.
@@ -73,19 +90,15 @@ func (b *buffer) bytes() []byte {
 	return b.slab.b[b.start:b.end]
 }
 
-// reserve makes room for about size bytes in an empty buffer, so that appending them in pieces need not grow it.
-func (b *buffer) reserve(size int) {
-	if b.slab == nil {
-		b.slab = takeSlab(size)
-	}
-}
-
-// append adds p. Bytes that are in the buffer already are not moved: they may be in use.
-func (b *buffer) append(p []byte) {
+// append adds p; a buffer that has no memory yet takes some for size bytes, so that appending them in pieces need not
+// grow it. Bytes that are in the buffer already are not moved: they may be in use.
+func (b *buffer) append(p []byte, size int) {
 	if len(p) == 0 {
 		return
 	}
-	b.reserve(len(p))
+	if b.slab == nil {
+		b.slab = takeSlab(max(len(p), size))
+	}
 	if len(b.slab.b)-b.end < len(p) {
 		larger := takeSlab(max(b.len()+len(p), 2*b.len()))
 		b.start, b.end = 0, copy(larger.b, b.bytes())
@@ -93,6 +106,19 @@ func (b *buffer) append(p []byte) {
 		b.slab = larger
 	}
 	b.end += copy(b.slab.b[b.end:], p)
+}
+
+// space is memory for size bytes to be read into an empty buffer; extend tells how many were.
+func (b *buffer) space(size int) []byte {
+	b.slab = takeSlab(size)
+	return b.slab.b
+}
+
+func (b *buffer) extend(n int) {
+	b.end += n
+	if b.end == 0 {
+		b.drop()
+	}
 }
 
 // consume drops the first n bytes, and the memory with the last.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,25 +16,63 @@ import (
 //
 // Calls of one direction are made one at a time; the methods may be called at any moment.
 type limits struct {
-	mu       sync.Mutex
-	set      func(time.Time) error // inner's deadline; nil where it has none
-	deadline time.Time             // the user's
-	applied  time.Time             // inner's, as far as it was set here
-	busy     int                   // inner's calls under way that the deadline must reach
-	closed   error                 // ends every call, from now on
-	changed  chan struct{}         // closed and dropped when any of this changes; nil while nobody waits
+	native  atomic.Bool // inner has deadlines
+	armed   atomic.Bool // something bounds calls, or inner's deadline is not the user's: begin has to look
+	bounded bool        // the call under way has bounds of its own; only for the goroutine that makes it
+
+	mu  sync.Mutex
+	set func(time.Time) error // inner's deadline; nil where it has none
+	seq uint64                // tells a late end of one call's context from the next call's
+	*bounds
+}
+
+// bounds are the limits that there are. Most streams have none, and idle ones should not keep the memory.
+type bounds struct {
+	deadline time.Time     // the user's
+	applied  time.Time     // inner's, as far as it was set here
+	closed   error         // ends every call, from now on
+	changed  chan struct{} // closed and dropped when any of this changes; nil while nobody waits
 
 	// The call under way.
-	seq     uint64    // tells a late end of one call's context from the next call's
 	timeout time.Time // zero: none
 	ended   error     // why it must end: its context's error, or a failure in the other direction
 	stop    func() bool
 }
 
-// begin starts a call that ends with ctx or after timeout (0: never). It fails where the call
-// would end at once. end must follow in any case.
-func (l *limits) begin(ctx context.Context, timeout time.Duration) error {
+// lock takes mu, with bounds to look at and to set.
+func (l *limits) lock() {
 	l.mu.Lock()
+	if l.bounds == nil {
+		l.bounds = new(bounds)
+	}
+}
+
+// use makes set inner's deadline.
+func (l *limits) use(set func(time.Time) error) {
+	l.set = set
+	l.native.Store(true)
+}
+
+// begin starts a call that ends with ctx or after timeout (0: never). It fails where the call would end at once. end
+// must follow in any case.
+func (l *limits) begin(ctx context.Context, timeout time.Duration) error {
+	if ctx.Done() == nil && timeout <= 0 && !l.armed.Load() {
+		return nil
+	}
+	return l.beginSlow(ctx, timeout)
+}
+
+func (l *limits) beginSlow(ctx context.Context, timeout time.Duration) error {
+	if ctx.Done() == nil && timeout <= 0 {
+		return l.refresh()
+	}
+	return l.beginBounded(ctx, timeout)
+}
+
+// beginBounded is begin for a call that fail or setTimeout may end.
+func (l *limits) beginBounded(ctx context.Context, timeout time.Duration) error {
+	l.bounded = true
+	l.lock()
 	l.seq++
 	seq := l.seq
 	l.ended = nil
@@ -46,68 +85,94 @@ func (l *limits) begin(ctx context.Context, timeout time.Duration) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		l.stop = context.AfterFunc(ctx, func() { l.fail(seq, ctx.Err()) })
+		stop := context.AfterFunc(ctx, func() { l.fail(seq, ctx.Err()) })
+		l.mu.Lock()
+		l.stop = stop
+		l.mu.Unlock()
 	}
-	return l.over()
+	return l.refresh()
+}
+
+// refresh brings inner's deadline up to date. It returns why the call under way has to end, nil if it may go on.
+func (l *limits) refresh() error {
+	l.lock()
+	defer l.mu.Unlock()
+	err := l.overLocked()
+	if err == nil {
+		l.applyLocked()
+	}
+	return err
 }
 
 // end ends the call. An inner call that outlives it (a ticket that nobody reads yet) is no longer bound by it.
 func (l *limits) end() {
+	if l.bounded {
+		l.endBounded()
+	}
+}
+
+func (l *limits) endBounded() {
+	l.bounded = false
+	l.lock()
+	defer l.mu.Unlock()
 	if l.stop != nil {
 		l.stop()
 		l.stop = nil
 	}
-	l.mu.Lock()
 	l.seq++
-	if !l.timeout.IsZero() || l.ended != nil {
-		interrupted := l.ended != nil
-		l.timeout = time.Time{}
+	l.timeout = time.Time{}
+	if l.ended != nil { // the deadline in the past that ended it must not stay on inner
 		l.ended = nil
+		l.changedLocked()
 		l.applyLocked()
-		if interrupted {
-			l.applyDeadlineLocked() // the deadline in the past that ended it must not stay on inner
-		}
+		return
 	}
-	l.mu.Unlock()
+	// A timeout that did not expire may stay on inner until somebody needs it gone: mostly that is the next call's.
+	l.armed.Store(true)
 }
 
 // call is the number of the call under way, for fail.
 func (l *limits) call() uint64 {
-	l.mu.Lock()
+	l.lock()
 	defer l.mu.Unlock()
 	return l.seq
 }
 
 // fail ends call seq, if it still is under way, with err.
 func (l *limits) fail(seq uint64, err error) {
-	l.mu.Lock()
+	l.lock()
 	defer l.mu.Unlock()
 	if l.seq == seq && l.ended == nil {
 		l.ended = err
+		l.changedLocked()
 		l.applyLocked()
 	}
 }
 
 // setDeadline sets the user's deadline, also for the call under way.
 func (l *limits) setDeadline(t time.Time) {
-	l.mu.Lock()
+	l.lock()
 	defer l.mu.Unlock()
 	l.deadline = t
+	l.changedLocked()
 	l.applyLocked()
 }
 
 // setTimeout gives the call under way another timeout.
 func (l *limits) setTimeout(d time.Duration) {
-	l.mu.Lock()
+	l.lock()
 	defer l.mu.Unlock()
 	l.timeout = time.Now().Add(d)
+	l.changedLocked()
+	l.applyLocked()
 }
 
 // close ends every call with err; nil lets calls be made again.
 func (l *limits) close(err error) {
-	l.mu.Lock()
+	l.lock()
 	defer l.mu.Unlock()
 	l.closed = err
+	l.changedLocked()
 	l.applyLocked()
 }
 
@@ -115,6 +180,9 @@ func (l *limits) close(err error) {
 func (l *limits) over() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.bounds == nil {
+		return nil
+	}
 	return l.overLocked()
 }
 
@@ -139,23 +207,20 @@ func (l *limits) untilLocked() time.Time {
 	return l.timeout
 }
 
-var past = time.Unix(1, 0)
-
-// applyLocked brings a change to the calls under way.
-func (l *limits) applyLocked() {
+// changedLocked wakes who waits.
+func (l *limits) changedLocked() {
 	if l.changed != nil {
 		close(l.changed)
 		l.changed = nil
 	}
-	if l.busy == 0 {
-		return // the next enter sets it
-	}
-	l.applyDeadlineLocked()
 }
 
-// applyDeadlineLocked sets inner's deadline where it isn't what it must be. An inner that turns out to have
-// none after all (an *os.File on what cannot be polled) is treated as one without from then on.
-func (l *limits) applyDeadlineLocked() {
+var past = time.Unix(1, 0)
+
+// applyLocked sets inner's deadline where it isn't what it must be. An inner that turns out to have none after all (an
+// *os.File on what cannot be polled) is treated as one without from then on.
+func (l *limits) applyLocked() {
+	l.armed.Store(l.closed != nil || !l.deadline.IsZero() || !l.timeout.IsZero())
 	if l.set == nil {
 		return
 	}
@@ -168,33 +233,10 @@ func (l *limits) applyDeadlineLocked() {
 	}
 	if err := l.set(want); err != nil && errors.Is(err, os.ErrNoDeadline) {
 		l.set = nil
+		l.native.Store(false)
 		return
 	}
 	l.applied = want
-}
-
-// enter is called before each call of inner, and leave after it. direct says that inner has deadlines, which
-// are set now: it can be called on the caller's goroutine.
-func (l *limits) enter() (direct bool, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.overLocked(); err != nil {
-		return false, err
-	}
-	if l.set != nil {
-		l.applyDeadlineLocked()
-	}
-	if l.set == nil {
-		return false, nil
-	}
-	l.busy++
-	return true, nil
-}
-
-func (l *limits) leave() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.busy--
 }
 
 // cause is the reason for an error that inner returned. ended says that it is the end of the call rather than a
@@ -217,7 +259,12 @@ func (l *limits) cause(err error) (cause error, ended bool) {
 // wait returns nil once done is closed, or why the call has to end before.
 func (l *limits) wait(done <-chan struct{}) error {
 	for {
-		l.mu.Lock()
+		select {
+		case <-done:
+			return nil
+		default:
+		}
+		l.lock()
 		err, until := l.overLocked(), l.untilLocked()
 		if l.changed == nil {
 			l.changed = make(chan struct{})
@@ -225,12 +272,7 @@ func (l *limits) wait(done <-chan struct{}) error {
 		changed := l.changed
 		l.mu.Unlock()
 		if err != nil {
-			select {
-			case <-done:
-				return nil
-			default:
-				return err
-			}
+			return err
 		}
 		var expired <-chan time.Time
 		var timer *time.Timer
@@ -238,44 +280,35 @@ func (l *limits) wait(done <-chan struct{}) error {
 			timer = time.NewTimer(time.Until(until))
 			expired = timer.C
 		}
-		finished := false
 		select {
 		case <-done:
-			finished = true
 		case <-changed:
 		case <-expired:
 		}
 		if timer != nil {
 			timer.Stop()
 		}
-		if finished {
-			return nil
-		}
 	}
 }
 
-// native reports whether inner has deadlines.
-func (l *limits) native() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.set != nil
-}
-
-// settle leaves no deadline on inner but the user's.
+// settle leaves no deadline on inner but the user's. No call may be under way.
 func (l *limits) settle() {
-	l.mu.Lock()
+	l.lock()
 	defer l.mu.Unlock()
-	if !l.applied.IsZero() {
-		l.applyDeadlineLocked()
+	l.applyLocked()
+	if !l.armed.Load() {
+		l.bounds = nil
 	}
 }
 
-// release takes back what was set on inner.
+// release takes back what was set on inner, and sets nothing from now on.
 func (l *limits) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.set != nil && !l.applied.IsZero() {
+	if l.set != nil && l.bounds != nil && !l.applied.IsZero() {
 		l.set(time.Time{})
 		l.applied = time.Time{}
 	}
+	l.set = nil
+	l.native.Store(false)
 }

@@ -31,14 +31,16 @@ type Conn struct {
 // New wraps inner. exact says that no byte may be read from inner beyond the current record.
 func New(inner io.ReadWriteCloser, exact bool) *Conn {
 	c := &Conn{inner: inner}
-	c.read = reader{inner: inner, exact: exact}
-	c.write = writer{inner: inner}
+	c.read.inner, c.read.exact, c.write.inner = inner, exact, inner
 	c.write.flusher, _ = inner.(interface{ Flush() error })
 	if d, ok := inner.(interface{ SetReadDeadline(time.Time) error }); ok {
-		c.read.limits.set = d.SetReadDeadline
+		c.read.limits.use(d.SetReadDeadline)
 	}
 	if d, ok := inner.(interface{ SetWriteDeadline(time.Time) error }); ok {
-		c.write.limits.set = d.SetWriteDeadline
+		c.write.limits.use(d.SetWriteDeadline)
+	}
+	if !exact {
+		c.read.socket = newSocketReader(inner)
 	}
 	_, c.socket = inner.(syscall.Conn)
 	return c
@@ -75,15 +77,26 @@ func (c *Conn) BeginWrite(ctx context.Context, timeout time.Duration) error {
 // EndWrite ends it.
 func (c *Conn) EndWrite() { c.write.limits.end() }
 
-// BeginData tells that what crypto/tls writes until EndData, about size bytes of plaintext, is the user's data.
-func (c *Conn) BeginData(size int) { c.write.beginData(size) }
+// BeginData tells that what crypto/tls writes until EndData, size bytes of plaintext, is the user's data.
+func (c *Conn) BeginData(size int) { c.write.data.Store(int32(size)) }
 
 // EndData ends that.
-func (c *Conn) EndData() { c.write.endData() }
+func (c *Conn) EndData() { c.write.data.Store(0) }
+
+// Ready reports whether crypto/tls could read a record of the user's data without inner being read.
+func (c *Conn) Ready() bool { return c.read.ready() }
 
 // Send sends what is queued; flush says that inner's own buffer is to be flushed as well. An error of a limit or of
 // inner leaves the rest queued.
 func (c *Conn) Send(flush bool) error { return c.write.send(flush) }
+
+// SendLeft sends what earlier calls left in the queue.
+func (c *Conn) SendLeft() error {
+	if !c.write.left.Load() {
+		return nil
+	}
+	return c.write.send(false)
+}
 
 // Unsent is how many bytes are queued; busy says that some are being sent.
 func (c *Conn) Unsent() (n int, busy bool) { return c.write.queued() }
@@ -98,8 +111,8 @@ func (c *Conn) UnsentData() bool {
 // StopWriting drops what crypto/tls writes from now on: nothing may follow a close_notify.
 func (c *Conn) StopWriting() {
 	c.write.mu.Lock()
+	defer c.write.mu.Unlock()
 	c.write.discard = true
-	c.write.mu.Unlock()
 }
 
 // SetReadDeadline and SetWriteDeadline bound the calls of a direction, those under way included.
@@ -141,13 +154,8 @@ func (c *Conn) Finish(d time.Duration) error {
 func (c *Conn) Release() {
 	c.read.limits.release()
 	c.write.limits.release()
-	c.read.ahead.drop()
-	c.write.mu.Lock()
-	c.write.discard = true
-	if !c.write.sending {
-		c.write.queue.drop()
-	}
-	c.write.mu.Unlock()
+	c.read.release()
+	c.write.release()
 }
 
 // Handshake runs f, which makes crypto/tls shake hands, as a call in both directions that ends with ctx; the
@@ -160,10 +168,10 @@ func (c *Conn) Handshake(ctx context.Context, readTimeout, writeTimeout time.Dur
 		c.write.limits.end()
 		c.write.limits.settle()
 	}()
-	if err := c.write.limits.begin(ctx, writeTimeout); err != nil {
+	if err := c.write.limits.beginBounded(ctx, writeTimeout); err != nil {
 		return temporary{err}
 	}
-	if err := c.read.limits.begin(ctx, readTimeout); err != nil {
+	if err := c.read.limits.beginBounded(ctx, readTimeout); err != nil {
 		return temporary{err}
 	}
 	c.handshaking, c.readTimeout, c.writeTimeout = true, readTimeout, writeTimeout
@@ -194,10 +202,10 @@ func (c *Conn) Farewell(d time.Duration) {
 	}
 	defer c.write.limits.end()
 	defer c.read.limits.end()
-	if c.write.limits.begin(context.Background(), d) != nil || c.read.limits.begin(context.Background(), d) != nil {
+	if c.write.limits.beginBounded(context.Background(), d) != nil || c.read.limits.beginBounded(context.Background(), d) != nil {
 		return
 	}
-	if c.socket || !c.read.limits.native() {
+	if c.socket || !c.read.limits.native.Load() {
 		c.write.send(true)
 		return
 	}
@@ -216,18 +224,12 @@ func (c *Conn) Farewell(d time.Duration) {
 	<-sent
 }
 
-var (
-	errDone = errors.New("sslstream: internal error: sent")
-	errDry  = errors.New("sslstream: internal error: nothing may be read")
-)
+var errDone = errors.New("sslstream: internal error: sent")
 
 // Dry runs f, which makes crypto/tls read, while inner gives nothing.
 func (c *Conn) Dry(f func() (int, error)) (int, error) {
-	defer c.read.limits.end()
-	if err := c.read.limits.begin(context.Background(), 0); err != nil {
-		return 0, err
-	}
-	c.read.limits.fail(c.read.limits.call(), errDry)
+	c.read.dry = true
+	defer func() { c.read.dry = false }()
 	return f()
 }
 
@@ -262,7 +264,7 @@ func (t *tlsSide) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	} else if c.write.replies.Load() { // the answer to a key update, or a renegotiation
-		if n, _ := c.write.queued(); n > batchBuffer+maxReplies {
+		if n, _ := c.write.queued(); n > batchSlab+maxReplies {
 			return 0, temporary{errTooManyReplies}
 		}
 		c.write.kick(nil)

@@ -24,52 +24,40 @@ type writer struct {
 	flusher interface{ Flush() error } // nil where inner has none
 	limits  limits
 
+	data    atomic.Int32 // how much the user is writing at the moment; 0: what is queued now is none of the user's
+	replies atomic.Bool  // the queue has what reading put there
+	replied atomic.Bool  // it had, since somebody asked
+	left    atomic.Bool  // the queue may have what an earlier call left
+
 	mu        sync.Mutex
 	queue     buffer
 	wantFlush bool          // inner is to be flushed once the queue is empty
 	sending   bool          // somebody is at it
 	sent      chan struct{} // closed and dropped when sending turns false; nil while nobody waits
+	hasData   bool          // some of the queue is the user's data
 	discard   bool          // nothing may follow what is queued
-	appData   bool          // what is queued now is the user's, who will send it
-	hasData   bool          // the queue has some of that
-	replies   atomic.Bool   // the queue has what reading put there
-	replied   atomic.Bool   // it had, since somebody asked
+	broken    error         // nobody knows what inner took: nothing can follow
 }
 
 // write queues p. It never fails: see writer. Once the session is over in this direction it drops p, such as the
 // answer to a key update after close_notify.
 func (w *writer) write(p []byte) (int, error) {
+	size := int(w.data.Load())
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.discard {
 		return len(p), nil
 	}
-	if w.appData {
-		w.hasData = true
-	} else {
+	if size == 0 {
+		w.left.Store(true)
 		w.replies.Store(true)
 		w.replied.Store(true)
-	}
-	w.queue.append(p)
-	return len(p), nil
-}
-
-// beginData says that what is queued from now on, about size bytes, is the user's; endData ends that.
-func (w *writer) beginData(size int) {
-	w.mu.Lock()
-	w.appData = true
-	if size > maxPlaintext {
-		w.queue.reserve(batchBuffer)
 	} else {
-		w.queue.reserve(smallBuffer)
+		size = protectedSize(size)
+		w.hasData = true
 	}
-	w.mu.Unlock()
-}
-
-func (w *writer) endData() {
-	w.mu.Lock()
-	w.appData = false
-	w.mu.Unlock()
+	w.queue.append(p, size)
+	return len(p), nil
 }
 
 // queued is how much waits to be sent, or is being sent.
@@ -81,86 +69,88 @@ func (w *writer) queued() (n int, sending bool) {
 
 // send sends all that is queued, and flushes inner where asked to. It ends with the call under way: an error
 // leaves the rest queued.
-func (w *writer) send(flush bool) error {
+func (w *writer) send(flush bool) (err error) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer func() {
+		if err != nil {
+			w.left.Store(true)
+		}
+	}()
 	w.wantFlush = w.wantFlush || flush && w.flusher != nil
 	for {
-		if !w.sending && w.queue.len() == 0 && !w.wantFlush {
-			w.queue.drop()
-			w.mu.Unlock()
-			return nil
-		}
-		if w.sending {
+		switch {
+		case w.sending:
 			if err := w.waitLocked(); err != nil {
-				w.mu.Unlock()
 				return err
 			}
-			continue
-		}
-		direct, err := w.limits.enter()
-		if err != nil {
-			w.mu.Unlock()
-			return err
-		}
-		w.sending = true
-		w.mu.Unlock()
-		if direct {
-			err = w.pump()
-			w.limits.leave()
-			if err != nil {
+		case w.queue.len() == 0 && !w.wantFlush:
+			return nil
+		case w.limits.native.Load():
+			if err := w.pumpLocked(); err != nil {
 				err, _ = w.limits.cause(err)
 				return err
 			}
-		} else {
-			failed := make(chan error, 1)
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				failed <- w.pump()
-			}()
-			if err := w.limits.wait(done); err != nil {
+		default:
+			if err := w.limits.over(); err != nil {
 				return err
 			}
-			if err := <-failed; err != nil {
-				err, _ = w.limits.cause(err)
+			if err := w.sendAsideLocked(); err != nil {
 				return err
 			}
 		}
-		w.mu.Lock()
 	}
+}
+
+// sendAsideLocked sends on a goroutine, for an inner stream without deadlines. The goroutine ends when inner's Write fails
+// or has taken all, which may be after the call under way.
+func (w *writer) sendAsideLocked() error {
+	w.sending = true
+	failed := make(chan struct{})
+	var err error
+	go func() {
+		defer close(failed)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		err = w.pumpLocked()
+	}()
+	w.mu.Unlock()
+	over := w.limits.wait(failed)
+	w.mu.Lock()
+	if over != nil {
+		return over
+	}
+	if err != nil {
+		err, _ = w.limits.cause(err)
+	}
+	return err
 }
 
 // kick sends what is queued on a goroutine of its own, which ends with it: for what must not wait, and for which
 // nobody may wait. onError, if not nil, learns of an error, which leaves the rest queued.
 func (w *writer) kick(onError func(error)) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.replies.Store(false)
 	if w.queue.len() == 0 {
-		w.mu.Unlock()
 		return
 	}
+	w.left.Store(true)
 	w.wantFlush = w.flusher != nil
 	if w.sending {
-		w.mu.Unlock()
 		return // whoever is at it goes on until the queue is empty
 	}
-	direct, err := w.limits.enter()
-	if err == nil {
-		w.sending = true
-	}
-	w.mu.Unlock()
-	if err != nil {
+	if err := w.limits.refresh(); err != nil {
 		if onError != nil {
 			onError(err)
 		}
 		return
 	}
+	w.sending = true
 	go func() {
-		err := w.pump()
-		if direct {
-			w.limits.leave()
-		}
-		if err != nil && onError != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if err := w.pumpLocked(); err != nil && onError != nil {
 			err, _ = w.limits.cause(err)
 			onError(err)
 		}
@@ -174,52 +164,59 @@ func (w *writer) waitLocked() error {
 	}
 	sent := w.sent
 	w.mu.Unlock()
-	err := w.limits.wait(sent)
-	w.mu.Lock()
-	return err
+	defer w.mu.Lock()
+	return w.limits.wait(sent)
 }
 
-// pump writes to inner until nothing is queued or inner fails. The caller has set sending; pump ends it.
-func (w *writer) pump() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	defer func() {
-		w.sending = false
-		if w.sent != nil {
-			close(w.sent)
-			w.sent = nil
-		}
-	}()
-	for {
+// pumpLocked writes to inner until nothing is queued or inner fails.
+func (w *writer) pumpLocked() error {
+	w.sending = true
+	err := w.broken
+	for err == nil {
 		p := w.queue.bytes()
 		if len(p) == 0 {
-			w.queue.drop()
 			w.hasData = false
 			if !w.wantFlush {
-				return nil
+				break
 			}
 			w.wantFlush = false
 			w.mu.Unlock()
-			err := w.flusher.Flush()
+			err = w.flusher.Flush()
 			w.mu.Lock()
-			if err != nil {
-				w.wantFlush = true
-				return err
-			}
+			w.wantFlush = w.wantFlush || err != nil
 			continue
 		}
 		w.mu.Unlock()
-		n, err := w.inner.Write(p)
+		var n int
+		n, err = w.inner.Write(p)
 		w.mu.Lock()
 		switch {
 		case n < 0 || n > len(p):
-			return errInvalidWrite
+			w.broken = errInvalidWrite
+			err = errInvalidWrite
+			continue
 		case n < len(p) && err == nil:
 			err = io.ErrShortWrite
 		}
 		w.queue.consume(n)
-		if err != nil {
-			return err
-		}
+	}
+	w.sending = false
+	if err == nil && w.left.Load() {
+		w.left.Store(false)
+	}
+	if w.sent != nil {
+		close(w.sent)
+		w.sent = nil
+	}
+	return err
+}
+
+// release drops what is queued, and what is written from now on.
+func (w *writer) release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.discard = true
+	if !w.sending {
+		w.queue.drop()
 	}
 }
