@@ -3,50 +3,67 @@ package sslstream
 import (
 	"context"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
-// lock is a mutex that can be waited for with a bound.
-type lock chan struct{}
-
-func newLock() lock { return make(lock, 1) }
-
-func (l lock) try() bool {
-	select {
-	case l <- struct{}{}:
-		return true
-	default:
-		return false
-	}
+// lock is a mutex that can be waited for with a bound. The zero value is free.
+type lock struct {
+	state atomic.Int32 // free, held, or contended
+	woken atomic.Pointer[chan struct{}]
 }
 
+const (
+	free int32 = iota
+	held
+	contended // held, and somebody may wait for woken
+)
+
+func (l *lock) try() bool { return l.state.CompareAndSwap(free, held) }
+
 // take waits for the lock until ctx ends or for d (0: for ever). rest is what the wait left of d: one call has one timeout.
-func (l lock) take(ctx context.Context, d time.Duration) (rest time.Duration, err error) {
+func (l *lock) take(ctx context.Context, d time.Duration) (rest time.Duration, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
 	if l.try() {
 		return d, nil
 	}
-	if d <= 0 {
+	woken := l.woken.Load()
+	if woken == nil {
+		c := make(chan struct{}, 1)
+		l.woken.CompareAndSwap(nil, &c)
+		woken = l.woken.Load()
+	}
+	var expired <-chan time.Time
+	var began time.Time
+	if d > 0 {
+		began = time.Now()
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		expired = timer.C
+	}
+	// Who takes it now leaves it contended, because there may be others who wait.
+	for l.state.Swap(contended) != free {
 		select {
-		case l <- struct{}{}:
-			return 0, nil
+		case <-*woken:
 		case <-ctx.Done():
 			return 0, ctx.Err()
+		case <-expired:
+			return 0, os.ErrDeadlineExceeded
 		}
 	}
-	began := time.Now()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case l <- struct{}{}:
-		return max(1, d-time.Since(began)), nil
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-timer.C:
-		return 0, os.ErrDeadlineExceeded
+	if d > 0 {
+		d = max(1, d-time.Since(began))
 	}
+	return d, nil
 }
 
-func (l lock) give() { <-l }
+func (l *lock) give() {
+	if l.state.Swap(free) == contended {
+		select {
+		case *l.woken.Load() <- struct{}{}:
+		default: // somebody was woken already and will look
+		}
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -107,7 +106,7 @@ func WithLocalCertificateSelectionCallback(cb LocalCertificateSelectionCallback)
 //
 // A nil inner is a configuration error, which the authentication returns.
 func New(inner io.ReadWriteCloser, opts ...Option) *Stream {
-	s := &Stream{inner: inner, reading: newLock(), writing: newLock()}
+	s := &Stream{inner: inner}
 	if inner == nil {
 		s.inner = noInner{}
 		s.invalid = errors.New("sslstream: New was given no inner stream")
@@ -155,7 +154,7 @@ func (s *Stream) usable() error {
 	return nil
 }
 
-// Read reads decrypted data: at least one byte, of one record at the most. io.EOF is the peer's close_notify, and also
+// Read reads decrypted data: it waits for at least one byte, and fills p with what else is there already. io.EOF is the peer's close_notify, and also
 // the inner stream's end between two records unless RequireCloseNotify (see ReceivedCloseNotify); io.ErrUnexpectedEOF is
 // an end inside a record. Where the deadline or ReadTimeout expires it returns os.ErrDeadlineExceeded, and where the
 // inner stream fails that error; reading can be tried again after either.
@@ -171,13 +170,16 @@ func orBackground(ctx context.Context) context.Context {
 
 // ReadContext is Read until ctx ends: it then returns ctx's error, and the stream stays usable. A nil ctx never ends.
 func (s *Stream) ReadContext(ctx context.Context, p []byte) (int, error) {
-	if err := s.usable(); err != nil {
-		return 0, err
-	}
 	ctx = orBackground(ctx)
-	timeout, err := s.reading.take(ctx, s.ReadTimeout())
-	if err != nil {
-		return 0, err
+	timeout := s.ReadTimeout()
+	if !s.reading.try() {
+		if err := s.usable(); err != nil {
+			return 0, err
+		}
+		var err error
+		if timeout, err = s.reading.take(ctx, timeout); err != nil {
+			return 0, err
+		}
 	}
 	defer s.reading.give()
 	return s.readLocked(ctx, timeout, p)
@@ -204,6 +206,14 @@ func (s *Stream) readLocked(ctx context.Context, timeout time.Duration, p []byte
 	n, err = s.tls.Read(p)
 	if n > 0 && !s.gotData.Load() {
 		s.gotData.Store(true)
+	}
+	// What else is there already saves the next calls their way; an error in it is theirs to meet.
+	for err == nil && n < len(p) && s.transport.Ready() {
+		k, later := s.transport.Dry(func() (int, error) { return s.tls.Read(p[n:]) })
+		n += k
+		if later != nil {
+			break
+		}
 	}
 	if err != nil {
 		err = s.readError(err)
@@ -263,7 +273,7 @@ func (s *Stream) WriteContext(ctx context.Context, p []byte) (n int, err error) 
 		if len(p) == 0 {
 			return nil
 		}
-		if err := s.transport.Send(false); err != nil { // what an earlier call left
+		if err := s.transport.SendLeft(); err != nil {
 			return err
 		}
 		for n < len(p) {
@@ -286,13 +296,16 @@ func (s *Stream) WriteContext(ctx context.Context, p []byte) (n int, err error) 
 
 // write runs f as a call that writes.
 func (s *Stream) write(ctx context.Context, f func() error) error {
-	if err := s.usable(); err != nil {
-		return err
-	}
 	ctx = orBackground(ctx)
-	timeout, err := s.writing.take(ctx, s.WriteTimeout())
-	if err != nil {
-		return err
+	timeout := s.WriteTimeout()
+	if !s.writing.try() {
+		if err := s.usable(); err != nil {
+			return err
+		}
+		var err error
+		if timeout, err = s.writing.take(ctx, timeout); err != nil {
+			return err
+		}
 	}
 	defer s.writing.give()
 	if err := s.usable(); err != nil {
@@ -301,52 +314,12 @@ func (s *Stream) write(ctx context.Context, f func() error) error {
 	if fatal := s.fatal.Load(); fatal != nil {
 		return *fatal
 	}
-	err = s.transport.BeginWrite(ctx, timeout)
+	err := s.transport.BeginWrite(ctx, timeout)
 	defer s.transport.EndWrite()
 	if err != nil {
 		return err
 	}
 	return f()
-}
-
-// ReadFrom writes what r gives until it ends, each piece as soon as it is read. It implements io.ReaderFrom.
-func (s *Stream) ReadFrom(r io.Reader) (int64, error) { return copyPieces(s.Write, r.Read) }
-
-// WriteTo writes what the stream reads to w until it ends. It implements io.WriterTo.
-func (s *Stream) WriteTo(w io.Writer) (int64, error) { return copyPieces(w.Write, s.Read) }
-
-var pieces = sync.Pool{New: func() any { return new([transport.BatchSize]byte) }}
-
-func copyPieces(write, read func([]byte) (int, error)) (total int64, err error) {
-	buf := pieces.Get().(*[transport.BatchSize]byte)
-	defer pieces.Put(buf)
-	for empty := 0; ; {
-		n, rerr := read(buf[:])
-		if n < 0 || n > len(buf) {
-			return total, errors.New("sslstream: Read returned an impossible count")
-		}
-		if n > 0 {
-			empty = 0
-			k, werr := write(buf[:n])
-			total += int64(max(0, min(k, n)))
-			if werr != nil {
-				return total, werr
-			}
-			if k != n {
-				return total, io.ErrShortWrite
-			}
-		} else if rerr == nil {
-			if empty++; empty == 100 {
-				return total, io.ErrNoProgress
-			}
-		}
-		if rerr == io.EOF {
-			return total, nil
-		}
-		if rerr != nil {
-			return total, rerr
-		}
-	}
 }
 
 // Flush sends what an expired deadline left behind, and flushes the inner stream where it has a Flush. It corresponds
