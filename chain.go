@@ -35,7 +35,17 @@ func (p *policy) build(leaf *x509.Certificate, sent []*x509.Certificate, now tim
 	if !p.at.IsZero() {
 		now = p.at
 	}
-	if verified := p.verify(leaf, sent, now); len(verified) > 0 {
+	var key chainKey
+	if p.memo != nil {
+		key = keyOf(leaf, sent)
+	}
+	verified := p.memo.recall(key, now)
+	if len(verified) == 0 {
+		if verified = p.verify(leaf, sent, now); len(verified) > 0 {
+			p.memo.store(key, verified)
+		}
+	}
+	if len(verified) > 0 {
 		chain := &Chain{Elements: make([]ChainElement, len(verified[0]))}
 		for i, c := range verified[0] {
 			chain.Elements[i].Certificate = c

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -184,7 +185,7 @@ func (a *authentication) expiry() int64 {
 
 // bound is what a server's session is bound to.
 func (a *authentication) bound(cs tls.ConnectionState) [sha256.Size]byte {
-	return binding(strings.ToLower(a.hello.Info.ServerName), cs.NegotiatedProtocol, a.versions.allowed.String(), a.settings.demands)
+	return binding(strings.ToLower(a.hello.Info.ServerName), cs.NegotiatedProtocol, strconv.FormatUint(uint64(a.versions.allowed), 10), a.settings.demands)
 }
 
 // clientSessions is the tls.ClientSessionCache of one authentication. crypto/tls files sessions under the server's name

@@ -4,11 +4,13 @@ package sslstream
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -71,6 +73,8 @@ type settings struct {
 	host     targetHost
 	client   clientCertificates
 	sessions tls.ClientSessionCache // nil: no resumption
+	offer    string                 // application protocols and suites, for the keys of sessions
+	identity string                 // the certificates, likewise
 
 	// A server's.
 	servers serverCertificates
@@ -166,6 +170,7 @@ func compileCommon(o common) (*settings, error) {
 		set.policy.roots = o.configRoots
 	}
 	base.RootCAs, base.ClientCAs = nil, nil
+	set.policy.memo = newChainMemo(set.policy.roots)
 
 	if o.require != nil {
 		copied := *o.require
@@ -286,6 +291,9 @@ func (o *ClientOptions) compile() (*settings, error) {
 			set.sessions = tls.NewLRUClientSessionCache(sessionCacheSize)
 		}
 
+		set.offer = fmt.Sprintf("%q|%x", base.NextProtos, slices.Sorted(slices.Values(set.suites)))
+		set.identity = set.client.identity()
+
 		// Should the server not accept Encrypted Client Hello, crypto/tls verifies its certificate by itself, before it fails.
 		base.RootCAs = set.policy.roots
 		base.ClientSessionCache, base.GetClientCertificate, base.Certificates = nil, nil, nil
@@ -390,7 +398,9 @@ func (o *ServerOptions) demands(set *settings) string {
 	if set.require != nil {
 		require = *set.require
 	}
-	return fmt.Sprintf("%v %v %v %v %v %v %v %+v %s", set.certificateRequired, suites, p.usages, p.policies, p.ignore, p.at.Unix(), p.revocationMode, require, trust)
+	all := fmt.Sprintf("%v %v %v %v %v %v %v %+v %s", set.certificateRequired, suites, p.usages, p.policies, p.ignore, p.at.Unix(), p.revocationMode, require, trust)
+	hash := sha256.Sum256([]byte(all))
+	return string(hash[:])
 }
 
 // ticketKeeper is the config whose keys tickets are made with: those given to the options, else the context's, else the
@@ -426,8 +436,12 @@ func (set *settings) protocols() (versionRange, error) {
 	return q.resolve()
 }
 
-// sessionKey names all that must be the same for a client's session to be resumed.
-func (set *settings) sessionKey(host targetHost, allowed Protocols, identity string) string {
-	suites := slices.Sorted(slices.Values(set.suites))
-	return fmt.Sprintf("%s|%q|%v|%x|%s", strings.ToLower(host.ascii), set.base.NextProtos, allowed, suites, identity)
+// sessionKey names all that must be the same for a client's session to be resumed. certificates are the settings' own,
+// but for a callback that New was given.
+func (set *settings) sessionKey(host targetHost, allowed Protocols, certificates *clientCertificates) string {
+	identity := set.identity
+	if certificates.choose != nil {
+		identity = certificates.identity()
+	}
+	return strings.ToLower(host.ascii) + "|" + strconv.FormatUint(uint64(allowed), 10) + "|" + set.offer + "|" + identity
 }

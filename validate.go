@@ -324,6 +324,7 @@ type policy struct {
 	ignore         VerificationFlags
 	at             time.Time // zero: now
 	revocationMode RevocationMode
+	memo           *chainMemo
 }
 
 // compilePolicy checks p, which may be nil. mode is the options' own, which counts where the policy has none.
