@@ -31,6 +31,28 @@ func TestCurrentIsCached(t *testing.T) {
 	assert.Same(t, parsed, cached())
 }
 
+// TestCurrentLooksOnceInAWhile has a file that has been as it is for long, and one that has not.
+func TestCurrentLooksOnceInAWhile(t *testing.T) {
+	dir := t.TempDir()
+	old, fresh := filepath.Join(dir, "old.cnf"), filepath.Join(dir, "new.cnf")
+	writeOldFiles(t, dir, map[string]string{"old.cnf": minTLS12})
+	writeFile(t, minTLS12, dir, "new.cnf")
+	useConfig(t, old)
+	lookEvery = time.Hour
+
+	require.Equal(t, Range{Min: tls.VersionTLS12}, Current())
+	writeFile(t, minTLS13, dir, "old.cnf")
+	assert.Equal(t, Range{Min: tls.VersionTLS12}, Current(), "not looked at again yet")
+	lookEvery = 0
+	assert.Equal(t, Range{Min: tls.VersionTLS13}, Current())
+	lookEvery = time.Hour
+
+	t.Setenv("OPENSSL_CONF", fresh)
+	assert.Equal(t, Range{Min: tls.VersionTLS12}, Current(), "the variable is looked at every time")
+	writeFile(t, minTLS13, dir, "new.cnf")
+	assert.Equal(t, Range{Min: tls.VersionTLS13}, Current(), "a file that has just changed is, too")
+}
+
 func TestCurrentOfMissingFileIsCached(t *testing.T) {
 	useConfig(t, filepath.Join(t.TempDir(), "missing.cnf"))
 	require.Equal(t, Range{}, Current())

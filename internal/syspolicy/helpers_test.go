@@ -64,9 +64,12 @@ func useConfig(t testing.TB, path string) {
 	t.Setenv("OPENSSL_CONF", path)
 }
 
-// forget empties the cache, now and after the test.
+// forget empties the cache, now and after the test, and has every look look at the files.
 func forget(t testing.TB) {
 	t.Helper()
+	every := lookEvery
+	lookEvery = 0
+	t.Cleanup(func() { lookEvery = every })
 	empty := func() {
 		cache.Lock()
 		defer cache.Unlock()

@@ -69,6 +69,8 @@ var cache struct {
 //
 // It is made to be called in every handshake: the files are read again only
 // when one of them, or an environment variable they depend on, has changed.
+// A change of a file that has been as it is for a while counts after a second
+// at the latest, any other change at once.
 func Current() Range {
 	cache.Lock()
 	last := cache.last
@@ -87,7 +89,7 @@ func Current() Range {
 // snapshot is an answer together with everything it was made from.
 type snapshot struct {
 	allowed Range
-	evidence
+	*evidence
 }
 
 // load reads the configuration, whatever the cache holds.
@@ -100,7 +102,7 @@ func load() *snapshot {
 		// with the flags it uses at start-up nobody hears of it.
 		allowed = Range{}
 	}
-	return &snapshot{allowed: allowed, evidence: w.evidence}
+	return &snapshot{allowed: allowed, evidence: &w.evidence}
 }
 
 // systemRange finds the configuration file and reads it.
