@@ -103,6 +103,17 @@ func TestKeyUpdate(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, "under the newest keys", string(data))
 	})
+	t.Run("the answer follows when the deadline is lifted", func(t *testing.T) {
+		s, peer := withPeer(t)
+		s.SetWriteDeadline(time.Now().Add(-time.Second))
+		require.NoError(t, peer.SendKeyUpdate(true))
+		require.NoError(t, peer.Write(testpeer.ApplicationData, []byte("after")))
+		assert.Equal(t, "after", readString(t, s, 5))
+		s.SetWriteDeadline(time.Time{})
+		kind, _, err := peer.Read() // nobody writes or flushes
+		require.NoError(t, err)
+		assert.EqualValues(t, testpeer.Handshake, kind)
+	})
 	t.Run("while a Write is stalled", func(t *testing.T) {
 		s, peer := withPeer(t)
 		want := payload(16 << 20)

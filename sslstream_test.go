@@ -1128,6 +1128,41 @@ func TestInnerDeadlinesAreTakenBack(t *testing.T) {
 	})
 }
 
+// TestInnerWithoutWorkingDeadlines has an inner stream with the methods, which only return an error.
+func TestInnerWithoutWorkingDeadlines(t *testing.T) {
+	f := newFixture(t)
+	ended := func(t *testing.T) context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	t.Run("handshake", func(t *testing.T) {
+		a, _ := testpki.IOPipes(t)
+		err := sslstream.New(noDeadlines{a}).AuthenticateAsClient(ended(t), f.clientOptions())
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+	a, b := testpki.IOPipes(t)
+	client, server := sslstream.New(noDeadlines{a}), sslstream.New(noDeadlines{b})
+	err, serverErr := authenticate(t, client, server, f.clientOptions(), f.serverOptions())
+	require.NoError(t, errors.Join(err, serverErr))
+	_, err = client.ReadContext(ended(t), make([]byte, 1))
+	assert.ErrorIs(t, err, context.DeadlineExceeded)
+	client.SetReadTimeout(20 * time.Millisecond)
+	_, err = client.Read(make([]byte, 1))
+	assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	client.SetReadTimeout(0)
+	_, err = client.WriteContext(ended(t), make([]byte, 1<<20))
+	assert.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// noDeadlines has methods for deadlines but no deadlines, as channels of SSH connections do.
+type noDeadlines struct{ io.ReadWriteCloser }
+
+var errNoDeadlines = errors.New("deadline not supported")
+
+func (noDeadlines) SetReadDeadline(time.Time) error  { return errNoDeadlines }
+func (noDeadlines) SetWriteDeadline(time.Time) error { return errNoDeadlines }
+
 // deadlines is a connection that remembers its deadlines.
 type deadlines struct {
 	net.Conn

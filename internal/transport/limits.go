@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -23,6 +24,9 @@ type limits struct {
 	mu  sync.Mutex
 	set func(time.Time) error // inner's deadline; nil where it has none
 	seq uint64                // tells a late end of one call's context from the next call's
+	// tried says that inner's deadlines are known to work or not to. It has to be known before a call of inner that only a
+	// deadline can end.
+	tried bool
 	*bounds
 }
 
@@ -47,9 +51,9 @@ func (l *limits) lock() {
 	}
 }
 
-// use makes set inner's deadline.
-func (l *limits) use(set func(time.Time) error) {
-	l.set = set
+// use makes set inner's deadline; sure says that it works.
+func (l *limits) use(set func(time.Time) error, sure bool) {
+	l.set, l.tried = set, sure
 	l.native.Store(true)
 }
 
@@ -86,8 +90,11 @@ func (l *limits) beginBounded(ctx context.Context, timeout time.Duration) error 
 			return err
 		}
 		stop := context.AfterFunc(ctx, func() { l.fail(seq, ctx.Err()) })
-		l.mu.Lock()
+		l.lock()
 		l.stop = stop
+		if !l.tried && l.set != nil {
+			l.setLocked(l.applied)
+		}
 		l.mu.Unlock()
 	}
 	return l.refresh()
@@ -217,8 +224,7 @@ func (l *limits) changedLocked() {
 
 var past = time.Unix(1, 0)
 
-// applyLocked sets inner's deadline where it isn't what it must be. An inner that turns out to have none after all (an
-// *os.File on what cannot be polled) is treated as one without from then on.
+// applyLocked sets inner's deadline where it isn't what it must be.
 func (l *limits) applyLocked() {
 	l.armed.Store(l.closed != nil || !l.deadline.IsZero() || !l.timeout.IsZero())
 	if l.set == nil {
@@ -228,15 +234,21 @@ func (l *limits) applyLocked() {
 	if l.closed != nil || l.ended != nil {
 		want = past
 	}
-	if want.Equal(l.applied) {
-		return
+	if !want.Equal(l.applied) {
+		l.setLocked(want)
 	}
-	if err := l.set(want); err != nil && errors.Is(err, os.ErrNoDeadline) {
+}
+
+// setLocked sets inner's deadline. An inner that turns out to have none after all (an *os.File on what cannot be polled, a
+// channel of an SSH connection) is treated as one without from then on.
+func (l *limits) setLocked(t time.Time) {
+	l.tried = true
+	if err := l.set(t); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
 		l.set = nil
 		l.native.Store(false)
 		return
 	}
-	l.applied = want
+	l.applied = t
 }
 
 // cause is the reason for an error that inner returned. ended says that it is the end of the call rather than a

@@ -33,11 +33,16 @@ func New(inner io.ReadWriteCloser, exact bool) *Conn {
 	c := &Conn{inner: inner}
 	c.read.inner, c.read.exact, c.write.inner = inner, exact, inner
 	c.write.flusher, _ = inner.(interface{ Flush() error })
+	sure := false
+	switch inner.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		sure = true
+	}
 	if d, ok := inner.(interface{ SetReadDeadline(time.Time) error }); ok {
-		c.read.limits.use(d.SetReadDeadline)
+		c.read.limits.use(d.SetReadDeadline, sure)
 	}
 	if d, ok := inner.(interface{ SetWriteDeadline(time.Time) error }); ok {
-		c.write.limits.use(d.SetWriteDeadline)
+		c.write.limits.use(d.SetWriteDeadline, sure)
 	}
 	if !exact {
 		c.read.socket = newSocketReader(inner)
@@ -115,9 +120,17 @@ func (c *Conn) StopWriting() {
 	c.write.discard = true
 }
 
-// SetReadDeadline and SetWriteDeadline bound the calls of a direction, those under way included.
-func (c *Conn) SetReadDeadline(t time.Time)  { c.read.limits.setDeadline(t) }
-func (c *Conn) SetWriteDeadline(t time.Time) { c.write.limits.setDeadline(t) }
+// SetReadDeadline bounds the calls that read, those under way included.
+func (c *Conn) SetReadDeadline(t time.Time) { c.read.limits.setDeadline(t) }
+
+// SetWriteDeadline bounds the calls that write, those under way included. What reading queued and could not be sent by an
+// earlier deadline is sent, because nobody else may ever do it.
+func (c *Conn) SetWriteDeadline(t time.Time) {
+	c.write.limits.setDeadline(t)
+	if c.write.replies.Load() {
+		c.write.kick(nil)
+	}
+}
 
 // EOF reports whether crypto/tls was told that inner ended.
 func (c *Conn) EOF() bool { return c.read.eof }

@@ -131,13 +131,14 @@ func (w *writer) sendAsideLocked() error {
 func (w *writer) kick(onError func(error)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.replies.Store(false)
 	if w.queue.len() == 0 {
+		w.replies.Store(false)
 		return
 	}
 	w.left.Store(true)
 	w.wantFlush = w.flusher != nil
 	if w.sending {
+		w.replies.Store(false)
 		return // whoever is at it goes on until the queue is empty
 	}
 	if err := w.limits.refresh(); err != nil {
@@ -146,13 +147,17 @@ func (w *writer) kick(onError func(error)) {
 		}
 		return
 	}
+	w.replies.Store(false)
 	w.sending = true
 	go func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if err := w.pumpLocked(); err != nil && onError != nil {
-			err, _ = w.limits.cause(err)
-			onError(err)
+		if err := w.pumpLocked(); err != nil {
+			w.replies.Store(true) // the next read, or a new deadline, tries again
+			if onError != nil {
+				err, _ = w.limits.cause(err)
+				onError(err)
+			}
 		}
 	}()
 }
