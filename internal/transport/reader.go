@@ -17,18 +17,18 @@ var (
 // record, and could be plain text, ends up in crypto/tls's own buffer, which never shrinks. When exact it also reads no
 // further than that. Otherwise it reads ahead, into memory that it holds only while there is something in it.
 type reader struct {
-	inner  io.Reader
-	exact  bool
-	limits limits
+	exact bool
+	dry   bool // inner must not be read: what is not there already is errDry
+	eof   bool // crypto/tls was told that inner ended
+	bulk  bool // much came the last time: there may be more
 
 	record  framing
 	ahead   buffer        // read, but not handed over
-	bulk    bool          // much came the last time: there may be more
-	socket  *socketReader // inner, if it is a socket of the kernel's, which can be waited for without memory
-	dry     bool          // inner must not be read: what is not there already is errDry
 	err     error         // inner's, to be reported once ahead is empty
 	pending *innerRead    // a Read of inner that may have outlived the call that began it
-	eof     bool          // crypto/tls was told that inner ended
+	socket  *socketReader // inner, if it is a socket of the kernel's, which can be waited for without memory
+	inner   io.Reader
+	limits  limits
 }
 
 // ready reports whether crypto/tls could read a record of the user's data without inner being read.
@@ -87,7 +87,9 @@ func (r *reader) fill(p []byte) (int, error) {
 		n, err := r.inner.Read(p)
 		n, err = r.checked(n, len(p), err)
 		own := r.record.advance(p[:n])
-		r.ahead.append(p[own:n], 0)
+		if own < n {
+			r.ahead.append(p[own:n], 0)
+		}
 		r.bulk = n >= maxPlaintext
 		return own, err
 	}

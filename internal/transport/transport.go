@@ -18,14 +18,15 @@ import (
 
 // Conn is an inner stream with what crypto/tls needs and what its caller needs.
 type Conn struct {
-	inner  io.ReadWriteCloser
-	read   reader
-	write  writer
-	socket bool // inner is the kernel's socket, which takes a flight without its peer reading
+	// What each call looks at lies together.
+	handshaking bool // crypto/tls's reads send what it queued before
+	received    bool // inner gave any byte at all
+	socket      bool // inner is the kernel's socket, which takes a flight without its peer reading
+	read        reader
+	write       writer
 
-	handshaking               bool          // crypto/tls's reads send what it queued before
+	inner                     io.ReadWriteCloser
 	readTimeout, writeTimeout time.Duration // of each read and send while handshaking; 0: none
-	received                  bool          // inner gave any byte at all
 }
 
 // New wraps inner. exact says that no byte may be read from inner beyond the current record.
@@ -283,7 +284,7 @@ func (t *tlsSide) Read(p []byte) (int, error) {
 		c.write.kick(nil)
 	}
 	n, err := c.read.read(p)
-	if n > 0 {
+	if n > 0 && !c.received {
 		c.received = true
 	}
 	if err != nil && err != io.EOF {

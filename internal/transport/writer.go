@@ -20,23 +20,22 @@ var (
 // timeout and no error of inner can leave its state and the bytes on the wire at odds. What could not be sent stays
 // queued: the next send goes on where it stopped.
 type writer struct {
-	inner   io.Writer
-	flusher interface{ Flush() error } // nil where inner has none
-	limits  limits
-
-	data    atomic.Int32 // how much the user is writing at the moment; 0: what is queued now is none of the user's
 	replies atomic.Bool  // the queue has what reading put there
 	replied atomic.Bool  // it had, since somebody asked
 	left    atomic.Bool  // the queue may have what an earlier call left
+	data    atomic.Int32 // how much the user is writing at the moment; 0: what is queued now is none of the user's
 
 	mu        sync.Mutex
+	wantFlush bool // inner is to be flushed once the queue is empty
+	sending   bool // somebody is at it
+	hasData   bool // some of the queue is the user's data
+	discard   bool // nothing may follow what is queued
 	queue     buffer
-	wantFlush bool          // inner is to be flushed once the queue is empty
-	sending   bool          // somebody is at it
 	sent      chan struct{} // closed and dropped when sending turns false; nil while nobody waits
-	hasData   bool          // some of the queue is the user's data
-	discard   bool          // nothing may follow what is queued
-	broken    error         // nobody knows what inner took: nothing can follow
+	inner     io.Writer
+	flusher   interface{ Flush() error } // nil where inner has none
+	broken    error                      // nobody knows what inner took: nothing can follow
+	limits    limits
 }
 
 // write queues p. It never fails: see writer. Once the session is over in this direction it drops p, such as the
