@@ -21,7 +21,7 @@ func (s *Stream) CloseWrite() error {
 			return nil
 		}
 		s.queueCloseNotify()
-		return s.transport.Send(true)
+		return s.transport.Flush()
 	})
 }
 
@@ -54,7 +54,7 @@ func (s *Stream) Unwrap(ctx context.Context) (io.ReadWriteCloser, error) {
 				return nil
 			}
 			s.queueCloseNotify()
-			return s.transport.Send(true)
+			return s.transport.Flush()
 		})
 		if err != nil {
 			cancel(err)

@@ -273,7 +273,7 @@ func (s *Stream) WriteContext(ctx context.Context, p []byte) (n int, err error) 
 		if len(p) == 0 {
 			return nil
 		}
-		if err := s.transport.SendLeft(); err != nil {
+		if err := s.transport.Send(); err != nil {
 			return err
 		}
 		for n < len(p) {
@@ -285,7 +285,7 @@ func (s *Stream) WriteContext(ctx context.Context, p []byte) (n int, err error) 
 			if err != nil {
 				return err
 			}
-			if err := s.transport.Send(false); err != nil {
+			if err := s.transport.Send(); err != nil {
 				return err
 			}
 		}
@@ -329,7 +329,7 @@ func (s *Stream) Flush() error {
 		if s.unwrapped.Load() {
 			return nil
 		}
-		return s.transport.Send(true)
+		return s.transport.Flush()
 	})
 }
 

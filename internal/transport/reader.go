@@ -23,10 +23,9 @@ type reader struct {
 	bulk  bool // much came the last time: there may be more
 
 	record  framing
-	ahead   buffer        // read, but not handed over
-	err     error         // inner's, to be reported once ahead is empty
-	pending *innerRead    // a Read of inner that may have outlived the call that began it
-	socket  *socketReader // inner, if it is a socket of the kernel's, which can be waited for without memory
+	ahead   buffer     // read, but not handed over
+	err     error      // inner's, to be reported once ahead is empty
+	pending *innerRead // a Read of inner that may have outlived the call that began it
 	inner   io.Reader
 	limits  limits
 }
@@ -73,12 +72,6 @@ func (r *reader) fill(p []byte) (int, error) {
 	}
 	if r.pending != nil || !r.limits.native.Load() {
 		return 0, r.fillAside(len(p))
-	}
-	if r.socket != nil && (r.bulk || r.record.inside()) {
-		n, err := r.socket.read(&r.ahead)
-		n, err = r.checked(n, batchSlab, err)
-		r.bulk = n >= maxPlaintext
-		return 0, err
 	}
 	// Between two records inner may have nothing for a long time, so it is crypto/tls's memory that waits. Only inside a
 	// record, where more is certain to come, is it some of our own; and a lot only where a lot has come, since a peer that

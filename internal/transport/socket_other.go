@@ -2,9 +2,9 @@
 
 package transport
 
-// socketReader is for systems on which a socket can be waited for without memory.
-type socketReader struct{}
+// socketWriter is for systems on which a socket can be written to without waiting.
+type socketWriter struct{}
 
-func newSocketReader(any) *socketReader { return nil }
+func newSocketWriter(any) *socketWriter { return nil }
 
-func (*socketReader) read(*buffer) (int, error) { panic("sslstream: internal error: no socket reader") }
+func (*socketWriter) write([]byte) int { return 0 }

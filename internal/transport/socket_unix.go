@@ -3,33 +3,29 @@
 package transport
 
 import (
-	"io"
 	"net"
-	"os"
 	"syscall"
 )
 
-// socketReader reads a socket of the kernel's once there is something to read, so that it takes memory only then: as much
-// as may come at once, however many connections wait.
-type socketReader struct {
-	conn net.Conn
-	raw  syscall.RawConn
-	try  func(fd uintptr) bool // made once: it would be allocated for each read
+// socketWriter writes to a socket of the kernel's without ever waiting.
+type socketWriter struct {
+	raw syscall.RawConn
+	try func(fd uintptr) bool // made once: it would be allocated for each write
 
-	into *buffer
-	n    int
-	err  error
+	p []byte
+	n int
 }
 
-// newSocketReader returns nil for what is no socket of the kernel's, or something that has one and may do more than it.
-func newSocketReader(inner any) *socketReader {
+// newSocketWriter returns nil for what is no stream socket of the kernel's, or something that has one and may do more than
+// it.
+func newSocketWriter(inner any) *socketWriter {
 	var raw syscall.RawConn
 	var err error
 	switch c := inner.(type) {
 	case *net.TCPConn:
 		raw, err = c.SyscallConn()
 	case *net.UnixConn:
-		if c.LocalAddr().Network() != "unix" { // a datagram ends with the read that brings a part of it
+		if a := c.LocalAddr(); a == nil || a.Network() != "unix" {
 			return nil
 		}
 		raw, err = c.SyscallConn()
@@ -39,36 +35,18 @@ func newSocketReader(inner any) *socketReader {
 	if err != nil {
 		return nil
 	}
-	s := &socketReader{conn: inner.(net.Conn), raw: raw}
-	s.try = s.once
-	return s
+	w := &socketWriter{raw: raw}
+	w.try = func(fd uintptr) bool {
+		w.n, _ = syscall.Write(int(fd), w.p)
+		return true // whatever came of it
+	}
+	return w
 }
 
-// once tries to read; false waits until there is something to be read.
-func (s *socketReader) once(fd uintptr) bool {
-	b := s.into.space(batchSlab)
-	for {
-		s.n, s.err = syscall.Read(int(fd), b)
-		if s.err != syscall.EINTR {
-			break
-		}
-	}
-	s.into.extend(max(s.n, 0))
-	return s.err != syscall.EAGAIN
-}
-
-// read reads once into an empty buffer. It fails as the connection's Read would.
-func (s *socketReader) read(into *buffer) (int, error) {
-	s.into, s.n, s.err = into, 0, nil
-	err := s.raw.Read(s.try)
-	s.into = nil
-	switch {
-	case err != nil:
-		return 0, err
-	case s.err != nil:
-		return 0, &net.OpError{Op: "read", Net: s.conn.LocalAddr().Network(), Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: os.NewSyscallError("read", s.err)}
-	case s.n == 0:
-		return 0, io.EOF
-	}
-	return s.n, nil
+// write returns how much of p the socket took at once. What is wrong where it took less shows when the rest is written.
+func (w *socketWriter) write(p []byte) int {
+	w.p, w.n = p, 0
+	w.raw.Write(w.try)
+	w.p = nil
+	return max(w.n, 0)
 }

@@ -34,6 +34,9 @@ func New(inner io.ReadWriteCloser, exact bool) *Conn {
 	c := &Conn{inner: inner}
 	c.read.inner, c.read.exact, c.write.inner = inner, exact, inner
 	c.write.flusher, _ = inner.(interface{ Flush() error })
+	if c.write.flusher == nil {
+		c.write.socket = newSocketWriter(inner)
+	}
 	sure := false
 	switch inner.(type) {
 	case *net.TCPConn, *net.UnixConn:
@@ -44,9 +47,6 @@ func New(inner io.ReadWriteCloser, exact bool) *Conn {
 	}
 	if d, ok := inner.(interface{ SetWriteDeadline(time.Time) error }); ok {
 		c.write.limits.use(d.SetWriteDeadline, sure)
-	}
-	if !exact {
-		c.read.socket = newSocketReader(inner)
 	}
 	_, c.socket = inner.(syscall.Conn)
 	return c
@@ -92,17 +92,16 @@ func (c *Conn) EndData() { c.write.data.Store(0) }
 // Ready reports whether crypto/tls could read a record of the user's data without inner being read.
 func (c *Conn) Ready() bool { return c.read.ready() }
 
-// Send sends what is queued; flush says that inner's own buffer is to be flushed as well. An error of a limit or of
-// inner leaves the rest queued.
-func (c *Conn) Send(flush bool) error { return c.write.send(flush) }
-
-// SendLeft sends what earlier calls left in the queue.
-func (c *Conn) SendLeft() error {
+// Send sends what is queued, by this call or an earlier one. An error of a limit or of inner leaves the rest queued.
+func (c *Conn) Send() error {
 	if !c.write.left.Load() {
 		return nil
 	}
 	return c.write.send(false)
 }
+
+// Flush is Send, and has inner send what it keeps in a buffer of its own.
+func (c *Conn) Flush() error { return c.write.send(true) }
 
 // Unsent is how many bytes are queued; busy says that some are being sent.
 func (c *Conn) Unsent() (n int, busy bool) { return c.write.queued() }

@@ -22,7 +22,7 @@ var (
 type writer struct {
 	replies atomic.Bool  // the queue has what reading put there
 	replied atomic.Bool  // it had, since somebody asked
-	left    atomic.Bool  // the queue may have what an earlier call left
+	left    atomic.Bool  // something is queued, or being sent
 	data    atomic.Int32 // how much the user is writing at the moment; 0: what is queued now is none of the user's
 
 	mu        sync.Mutex
@@ -31,6 +31,7 @@ type writer struct {
 	hasData   bool // some of the queue is the user's data
 	discard   bool // nothing may follow what is queued
 	queue     buffer
+	socket    *socketWriter // inner, if it is a socket of the kernel's
 	sent      chan struct{} // closed and dropped when sending turns false; nil while nobody waits
 	inner     io.Writer
 	flusher   interface{ Flush() error } // nil where inner has none
@@ -40,23 +41,31 @@ type writer struct {
 
 // write queues p. It never fails: see writer. Once the session is over in this direction it drops p, such as the
 // answer to a key update after close_notify.
+//
+// crypto/tls calls it once at a time and holds a lock meanwhile that reading may need, so nothing here may wait. A single
+// record goes to a socket at once, uncopied, if nothing is before it; the queue gets what the socket has no room for.
 func (w *writer) write(p []byte) (int, error) {
-	size := int(w.data.Load())
+	total, size := len(p), int(w.data.Load())
+	if w.socket != nil && size > 0 && size <= maxPlaintext && size < len(p) && !w.left.Load() {
+		if p = p[w.socket.write(p):]; len(p) == 0 {
+			return total, nil
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.discard {
-		return len(p), nil
+		return total, nil
 	}
 	if size == 0 {
-		w.left.Store(true)
 		w.replies.Store(true)
 		w.replied.Store(true)
 	} else {
 		size = protectedSize(size)
 		w.hasData = true
 	}
+	w.left.Store(true)
 	w.queue.append(p, size)
-	return len(p), nil
+	return total, nil
 }
 
 // queued is how much waits to be sent, or is being sent.
@@ -68,14 +77,9 @@ func (w *writer) queued() (n int, sending bool) {
 
 // send sends all that is queued, and flushes inner where asked to. It ends with the call under way: an error
 // leaves the rest queued.
-func (w *writer) send(flush bool) (err error) {
+func (w *writer) send(flush bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	defer func() {
-		if err != nil {
-			w.left.Store(true)
-		}
-	}()
 	w.wantFlush = w.wantFlush || flush && w.flusher != nil
 	for {
 		switch {
@@ -134,7 +138,6 @@ func (w *writer) kick(onError func(error)) {
 		w.replies.Store(false)
 		return
 	}
-	w.left.Store(true)
 	w.wantFlush = w.flusher != nil
 	if w.sending {
 		w.replies.Store(false)
@@ -205,7 +208,7 @@ func (w *writer) pumpLocked() error {
 		w.queue.consume(n)
 	}
 	w.sending = false
-	if err == nil && w.left.Load() {
+	if err == nil {
 		w.left.Store(false)
 	}
 	if w.sent != nil {
