@@ -208,7 +208,12 @@ func TestStateErrors(t *testing.T) {
 		"CloseWrite": (*sslstream.Stream).CloseWrite,
 		"Unwrap":     func(s *sslstream.Stream) error { _, err := s.Unwrap(context.Background()); return err },
 		"Detach":     func(s *sslstream.Stream) error { _, err := s.Detach(); return err },
-		"ReadFrom":   func(s *sslstream.Stream) error { _, err := s.ReadFrom(bytes.NewReader([]byte("x"))); return err },
+		"ReadFrom": func(s *sslstream.Stream) error {
+			r := bytes.NewReader([]byte("x"))
+			_, err := s.ReadFrom(r)
+			assert.Equal(t, 1, r.Len(), "nothing was taken from the reader")
+			return err
+		},
 		"WriteTo":    func(s *sslstream.Stream) error { _, err := s.WriteTo(io.Discard); return err },
 	}
 	for name, call := range calls {

@@ -13,6 +13,9 @@ import (
 // ReadFrom writes what r gives until it ends, each piece as soon as it is read. It implements io.ReaderFrom. Where an error
 // cuts it short, what was read from r but not accepted is lost, as with io.Copy; n counts what was accepted.
 func (s *Stream) ReadFrom(r io.Reader) (n int64, err error) {
+	if err := s.usable(); err != nil {
+		return 0, err
+	}
 	// r may give nothing for a long time, so a large buffer waits for it only where it has just filled a small one.
 	return copyPieces(s.Write, r.Read, func(last int) bool { return last >= transport.RecordSize })
 }

@@ -190,6 +190,9 @@ func (s *Stream) Close() error {
 	}
 	if !s.leaveOpen {
 		if err := s.inner.Close(); err != nil {
+			if lost != nil {
+				err = errors.Join(lost, err)
+			}
 			return err
 		}
 	} else if authenticated {
