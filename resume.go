@@ -11,8 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/crypto/cryptobyte"
 )
 
 // This file answers which sessions may be resumed. crypto/tls would resume a session under another server name, another
@@ -139,11 +137,12 @@ func noteIn(extra [][]byte) (n sessionNote, ok bool) {
 
 // binding hashes words so that no two different lists have the same hash.
 func binding(words ...string) [sha256.Size]byte {
-	var b cryptobyte.Builder
+	all := make([]byte, 0, 256)
 	for _, w := range words {
-		b.AddUint32LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(w)) })
+		all = binary.BigEndian.AppendUint32(all, uint32(len(w)))
+		all = append(all, w...)
 	}
-	return sha256.Sum256(b.BytesOrPanic())
+	return sha256.Sum256(all)
 }
 
 // wrapSession makes a server's ticket.
