@@ -214,7 +214,7 @@ func TestStateErrors(t *testing.T) {
 			assert.Equal(t, 1, r.Len(), "nothing was taken from the reader")
 			return err
 		},
-		"WriteTo":    func(s *sslstream.Stream) error { _, err := s.WriteTo(io.Discard); return err },
+		"WriteTo": func(s *sslstream.Stream) error { _, err := s.WriteTo(io.Discard); return err },
 	}
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {

@@ -1,8 +1,10 @@
 package interop_test
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -181,6 +183,45 @@ func TestRenegotiation(t *testing.T) {
 			_, err := io.WriteString(stream, "still alive\n")
 			require.NoError(t, err)
 			s.shows("still alive")
+		})
+	}
+}
+
+// TestRenegotiationDuringWrite has a Write begin in the middle of a renegotiation, which is Read's to finish.
+func TestRenegotiationDuringWrite(t *testing.T) {
+	openssl := need(t, "openssl", installOpenSSL)
+	p := newPKI(t)
+	for name, over := range map[string]func(net.Conn) io.ReadWriteCloser{
+		"socket":    func(c net.Conn) io.ReadWriteCloser { return c },
+		"no socket": func(c net.Conn) io.ReadWriteCloser { return struct{ net.Conn }{c} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			port := freePort(t)
+			s := start(t, openssl, "s_server", "-accept", "127.0.0.1:"+port, "-tls1_2", "-cert", p.serverFile, "-key", p.serverKey, "-cert_chain", p.serverFile, "-CAfile", p.caFile, "-naccept", "1")
+			s.shows("ACCEPT")
+			stream := sslstream.New(over(dial(t, port)))
+			defer stream.Close()
+			written := make(chan error, 1)
+			require.NoError(t, stream.AuthenticateAsClient(testContext(t), &sslstream.ClientOptions{
+				TargetHost: serverName, CertificateChainPolicy: p.trust(), AllowRenegotiation: true,
+				LocalCertificateSelectionCallback: func(context.Context, *sslstream.Stream, sslstream.CertificateRequest) (*tls.Certificate, error) {
+					go func() {
+						_, err := io.WriteString(stream, "written meanwhile\n")
+						written <- err
+					}()
+					time.Sleep(50 * time.Millisecond) // it gets as far as it can
+					return &p.client, nil
+				},
+			}))
+			s.shows("CIPHER is")
+			s.say("R")
+			read := make(chan string, 1)
+			go func() { read <- readLine(t, stream) }()
+			s.shows("written meanwhile")
+			require.NoError(t, <-written)
+			s.say("after the renegotiation")
+			assert.Equal(t, "after the renegotiation", <-read)
+			assert.True(t, stream.LocalCertificate().Equal(p.client.Leaf))
 		})
 	}
 }

@@ -1,5 +1,8 @@
 package transport
 
+// typeApplicationData is the type of the records that carry the user's data, and in TLS 1.3 of all that are protected.
+const typeApplicationData = 23
+
 // framing follows the records (RFC 8446, Section 5.1: type, version, length of what follows).
 type framing struct {
 	header [recordHeader]byte
@@ -42,6 +45,5 @@ func bodyLen(header []byte) int { return int(header[3])<<8 | int(header[4]) }
 
 // whole reports whether p begins with a whole record that may carry the user's data.
 func whole(p []byte) bool {
-	const applicationData = 23
-	return len(p) > recordHeader && p[0] == applicationData && len(p) >= recordHeader+bodyLen(p)
+	return len(p) > recordHeader && p[0] == typeApplicationData && len(p) >= recordHeader+bodyLen(p)
 }

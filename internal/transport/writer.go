@@ -45,7 +45,14 @@ type writer struct {
 // crypto/tls calls it once at a time and holds a lock meanwhile that reading may need, so nothing here may wait. A single
 // record goes to a socket at once, uncopied, if nothing is before it; the queue gets what the socket has no room for.
 func (w *writer) write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	total, size := len(p), int(w.data.Load())
+	if p[0] != typeApplicationData {
+		// In the middle of a user's Write, which may be waiting for the end of a renegotiation: reading sends this.
+		size = 0
+	}
 	if w.socket != nil && size > 0 && size <= maxPlaintext && size < len(p) && !w.left.Load() {
 		if p = p[w.socket.write(p):]; len(p) == 0 {
 			return total, nil
