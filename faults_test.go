@@ -68,8 +68,8 @@ type faultRun struct {
 
 // faultSide is the model of what a side did.
 type faultSide struct {
-	accepted  int // what its writes said
-	delivered int // what its reads gave
+	accepted  int  // what its writes said
+	delivered int  // what its reads gave
 	finished  bool // all of it was sent, the caller was told
 	eof       error
 }
@@ -80,7 +80,7 @@ var pattern = payload(2 << 20)
 // TestFaults runs sessions over inner streams that fail in every way there is, against a model that knows each byte.
 func TestFaults(t *testing.T) {
 	q := newQuick(t, nil)
-	runs := 3000
+	runs := 2000
 	if testing.Short() {
 		runs = 300
 	}
