@@ -30,6 +30,7 @@ type writer struct {
 	sending   bool // somebody is at it
 	hasData   bool // some of the queue is the user's data
 	discard   bool // nothing may follow what is queued
+	released  bool // nor need that be sent
 	queue     buffer
 	socket    *socketWriter // inner, if it is a socket of the kernel's
 	sent      chan struct{} // closed and dropped when sending turns false; nil while nobody waits
@@ -215,6 +216,9 @@ func (w *writer) pumpLocked() error {
 		w.queue.consume(n)
 	}
 	w.sending = false
+	if w.released {
+		w.queue.drop()
+	}
 	if err == nil {
 		w.left.Store(false)
 	}
@@ -229,8 +233,8 @@ func (w *writer) pumpLocked() error {
 func (w *writer) release() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.discard = true
-	if !w.sending {
+	w.discard, w.released = true, true
+	if !w.sending { // else who is at it does
 		w.queue.drop()
 	}
 }
