@@ -26,7 +26,7 @@ func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
 		if !s.reading.try() {
 			return false
 		}
-		defer s.reading.give()
+		defer s.doneReading()
 		return s.transport.Ready()
 	})
 }

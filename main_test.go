@@ -7,14 +7,19 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sslstream/sslstream/internal/transport"
 )
 
-// TestMain fails the run where a goroutine of ours outlives the tests.
+// TestMain fails the run where a goroutine or a buffer of ours outlives the tests.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
 		if left := leaked(); left != "" {
 			fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", left)
+			code = 1
+		} else if n := transport.BuffersInUse(); n != 0 {
+			fmt.Fprintf(os.Stderr, "%d buffers left behind\n", n)
 			code = 1
 		}
 	}

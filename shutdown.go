@@ -189,7 +189,10 @@ func (s *Stream) Close() error {
 		}
 	}
 	if !s.leaveOpen {
-		if err := s.inner.Close(); err != nil {
+		err := s.inner.Close()
+		s.ended.Store(authenticated)
+		s.letGo()
+		if err != nil {
 			if lost != nil {
 				err = errors.Join(lost, err)
 			}
@@ -202,6 +205,14 @@ func (s *Stream) Close() error {
 		}
 	}
 	return lost
+}
+
+// letGo gives the memory of a closed stream back, unless a call that reads is still under way: then that does.
+func (s *Stream) letGo() {
+	if s.ended.Load() && s.reading.try() {
+		s.transport.Release()
+		s.reading.give()
+	}
 }
 
 // finish sends the last of a session until the deadline; the caller holds writing.

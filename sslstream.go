@@ -35,6 +35,7 @@ type Stream struct {
 
 	phase   atomic.Int32
 	closed  atomic.Bool // Close or Detach was called
+	ended   atomic.Bool // Close is done with a session, and closed inner
 	failure atomic.Pointer[AuthenticationError]
 	role    atomic.Pointer[role]
 	session atomic.Pointer[session] // nil before there is one; stored again when more is known
@@ -181,8 +182,15 @@ func (s *Stream) ReadContext(ctx context.Context, p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	defer s.reading.give()
+	defer s.doneReading()
 	return s.readLocked(ctx, timeout, p)
+}
+
+func (s *Stream) doneReading() {
+	s.reading.give()
+	if s.ended.Load() {
+		s.letGo()
+	}
 }
 
 // readLocked is one read; the caller holds reading.
