@@ -106,7 +106,7 @@ func TestAuthenticateAsServerFunc(t *testing.T) {
 	}
 	run := func(t *testing.T, co *sslstream.ClientOptions, cb sslstream.ServerOptionsSelectionCallback, opts ...sslstream.Option) (client, server *sslstream.Stream, clientErr, serverErr error) {
 		a, b := testpki.TCP(t)
-		client, server = sslstream.New(a), sslstream.New(b, opts...)
+		client, server = newStream(t, a), newStream(t, b, opts...)
 		ctx := testContext(t)
 		done := make(chan error, 1)
 		go func() { done <- server.AuthenticateAsServerFunc(ctx, cb) }()
@@ -440,14 +440,14 @@ func TestConfigurationErrors(t *testing.T) {
 		t.Run("client/"+tc.name, func(t *testing.T) {
 			a, b := testpki.TCP(t)
 			inner := &counter{ReadWriteCloser: a}
-			s := sslstream.New(inner, tc.opts...)
+			s := newStream(t, inner, tc.opts...)
 			o := f.clientOptions()
 			tc.change(o)
 			checkConfigurationError(t, s.AuthenticateAsClient(testContext(t), o), inner, tc.says, tc.unsupported)
 
 			// It did not use up the attempt.
-			server := sslstream.New(b)
-			err, serverErr := authenticate(t, sslstream.New(a), server, f.clientOptions(), f.serverOptions())
+			server := newStream(t, b)
+			err, serverErr := authenticate(t, newStream(t, a), server, f.clientOptions(), f.serverOptions())
 			require.NoError(t, err)
 			require.NoError(t, serverErr)
 		})
@@ -487,7 +487,7 @@ func TestConfigurationErrors(t *testing.T) {
 		t.Run("server/"+tc.name, func(t *testing.T) {
 			_, b := testpki.TCP(t)
 			inner := &counter{ReadWriteCloser: b}
-			s := sslstream.New(inner, tc.opts...)
+			s := newStream(t, inner, tc.opts...)
 			o := f.serverOptions()
 			tc.change(o)
 			checkConfigurationError(t, s.AuthenticateAsServer(testContext(t), o), inner, tc.says, tc.unsupported)
@@ -508,7 +508,7 @@ func TestConfigurationErrors(t *testing.T) {
 		assert.ErrorContains(t, server.AuthenticateAsServer(t.Context(), nil), "needs a certificate")
 	})
 	t.Run("nil inner", func(t *testing.T) {
-		s := sslstream.New(nil)
+		s := newStream(t, nil)
 		assert.ErrorContains(t, s.AuthenticateAsClient(t.Context(), nil), "no inner stream")
 		assert.ErrorContains(t, s.AuthenticateAsServer(t.Context(), f.serverOptions()), "no inner stream")
 		assert.NoError(t, s.Close())
@@ -556,7 +556,7 @@ func TestContextEndsHandshake(t *testing.T) {
 						deadliner
 					}{inner, a.(deadliner)}
 				}
-				s := sslstream.New(wrapped)
+				s := newStream(t, wrapped)
 				ctx, cancel := context.WithCancel(context.Background())
 				go io.Copy(io.Discard, b) // a peer that takes everything and says nothing
 				time.AfterFunc(20*time.Millisecond, cancel)
@@ -594,7 +594,7 @@ type deadliner interface {
 func TestContextThatHasEnded(t *testing.T) {
 	a, _ := testpki.TCP(t)
 	inner := &counter{ReadWriteCloser: a}
-	s := sslstream.New(inner)
+	s := newStream(t, inner)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	err := s.AuthenticateAsClient(ctx, nil)
@@ -611,7 +611,7 @@ func TestContextDeadlineEndsHandshakeInTime(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		began := time.Now()
-		err := sslstream.New(a).AuthenticateAsClient(ctx, nil)
+		err := newStream(t, a).AuthenticateAsClient(ctx, nil)
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, 10*time.Second, time.Since(began))
 		a.Close()
@@ -647,7 +647,7 @@ func TestDeadlinesEndHandshake(t *testing.T) {
 						a, b = testpki.Pipe(t)
 					}
 					go io.Copy(io.Discard, b)
-					s := sslstream.New(a)
+					s := newStream(t, a)
 					tc.set(s)
 					began := time.Now()
 					err := s.AuthenticateAsClient(context.Background(), nil)
@@ -667,7 +667,7 @@ func TestCloseEndsHandshake(t *testing.T) {
 		t.Run(over.name, func(t *testing.T) {
 			a, b := over.make(t)
 			go io.Copy(io.Discard, b)
-			s := sslstream.New(a)
+			s := newStream(t, a)
 			time.AfterFunc(20*time.Millisecond, func() { s.Close() })
 			err := s.AuthenticateAsClient(context.Background(), nil)
 			assert.ErrorIs(t, err, net.ErrClosed)
@@ -710,7 +710,7 @@ func TestPeerThatDoesNotSpeakTLS(t *testing.T) {
 						if exact {
 							opts = append(opts, sslstream.LeaveInnerOpen())
 						}
-						s := sslstream.New(a, opts...)
+						s := newStream(t, a, opts...)
 						go func() {
 							if tc.hangsUp {
 								if !server { // else it would be a reset
@@ -769,7 +769,7 @@ func TestInnerFailsDuringHandshake(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			defer tc.inner.Close()
-			err := sslstream.New(tc.inner).AuthenticateAsClient(testContext(t), nil)
+			err := newStream(t, tc.inner).AuthenticateAsClient(testContext(t), nil)
 			assert.ErrorIs(t, err, broken)
 			assert.True(t, authenticationError(t, err).Transport)
 		})
@@ -779,7 +779,7 @@ func TestInnerFailsDuringHandshake(t *testing.T) {
 // scripted is an inner stream made of functions; without them it takes everything and never answers.
 type scripted struct {
 	read, write func([]byte) (int, error)
-	once        sync.Once
+	once, end   sync.Once
 	closed      chan struct{}
 }
 
@@ -804,7 +804,7 @@ func (s *scripted) Write(p []byte) (int, error) {
 }
 
 func (s *scripted) Close() error {
-	close(s.done())
+	s.end.Do(func() { close(s.done()) })
 	return nil
 }
 
@@ -863,7 +863,7 @@ func TestHandshakeFlightsAreSingleWrites(t *testing.T) {
 			t.Run(v.name, func(t *testing.T) {
 				a, b := testpki.TCP(t)
 				ra, rb := &recorder{Conn: a}, &recorder{Conn: b}
-				client, server := sslstream.New(ra), sslstream.New(rb)
+				client, server := newStream(t, ra), newStream(t, rb)
 				co, so := f.clientOptions(), f.serverOptions()
 				if mutual {
 					co, so = f.mutual()

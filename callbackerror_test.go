@@ -125,10 +125,10 @@ func TestInnerErrorIsTheTransports(t *testing.T) {
 						inner.write = fail
 					}
 					defer inner.Close()
-					s := sslstream.New(inner)
+					s := newStream(t, inner)
 					if socket {
 						tcp, _ := testpki.TCP(t)
-						s = sslstream.New(failingSocket{tcp.(*net.TCPConn), inner})
+						s = newStream(t, failingSocket{tcp.(*net.TCPConn), inner})
 					}
 					err := s.AuthenticateAsClient(testContext(t), nil)
 					ae := authenticationError(t, err)

@@ -128,8 +128,8 @@ func TestLocalCertificateSelectionCallbackArguments(t *testing.T) {
 				return &req.Local[0], nil
 			}
 			a, b := testpki.TCP(t)
-			client := sslstream.New(a, sslstream.WithLocalCertificateSelectionCallback(choose))
-			server := sslstream.New(b)
+			client := newStream(t, a, sslstream.WithLocalCertificateSelectionCallback(choose))
+			server := newStream(t, b)
 			ctx := context.WithValue(testContext(t), key{}, "value")
 			done := make(chan error, 1)
 			go func() { done <- server.AuthenticateAsServer(ctx, so) }()

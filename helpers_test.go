@@ -97,6 +97,18 @@ func authenticate(t testing.TB, client, server *sslstream.Stream, co *sslstream.
 	return clientErr, <-done
 }
 
+// newStream makes a stream that is closed with the test, its inner stream first: nobody may be there to read more.
+func newStream(t testing.TB, inner io.ReadWriteCloser, opts ...sslstream.Option) *sslstream.Stream {
+	s := sslstream.New(inner, opts...)
+	t.Cleanup(func() {
+		if inner != nil {
+			inner.Close()
+		}
+		s.Close()
+	})
+	return s
+}
+
 // newStreams makes an unauthenticated pair over TCP. Both are closed with the test.
 func newStreams(t testing.TB, opts ...sslstream.Option) (client, server *sslstream.Stream) {
 	return streamsOver(t, carriers[0], opts...)
@@ -104,14 +116,7 @@ func newStreams(t testing.TB, opts ...sslstream.Option) (client, server *sslstre
 
 func streamsOver(t testing.TB, over carrier, opts ...sslstream.Option) (client, server *sslstream.Stream) {
 	a, b := over.make(t)
-	client, server = sslstream.New(a, opts...), sslstream.New(b, opts...)
-	t.Cleanup(func() {
-		a.Close()
-		b.Close()
-		client.Close()
-		server.Close()
-	})
-	return client, server
+	return newStream(t, a, opts...), newStream(t, b, opts...)
 }
 
 // newPair makes an authenticated pair over TCP.

@@ -101,7 +101,7 @@ func TestInvalidTargetHosts(t *testing.T) {
 			assert.ErrorContains(t, err, "target host")
 			var ae *sslstream.AuthenticationError
 			assert.False(t, errors.As(err, &ae), "a configuration error")
-			client = sslstream.New(client, sslstream.WithTargetHost(host))
+			client = newStream(t, client, sslstream.WithTargetHost(host))
 			assert.ErrorContains(t, client.AuthenticateAsClient(t.Context(), nil), says)
 		})
 	}
@@ -123,7 +123,7 @@ func TestWithTargetHost(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			a, b := testpki.TCP(t)
-			client, server := sslstream.New(a, sslstream.WithTargetHost(tc.stream)), sslstream.New(b)
+			client, server := newStream(t, a, sslstream.WithTargetHost(tc.stream)), newStream(t, b)
 			co := f.clientOptions()
 			co.TargetHost = tc.options
 			if tc.config != "" {

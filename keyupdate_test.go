@@ -20,7 +20,7 @@ func withPeer(t *testing.T, opts ...sslstream.Option) (*sslstream.Stream, *testp
 	t.Helper()
 	f := newFixture(t)
 	a, b := testpki.TCP(t)
-	s := sslstream.New(b, opts...)
+	s := newStream(t, b, opts...)
 	t.Cleanup(func() { s.Close() })
 	done := make(chan error, 1)
 	go func() { done <- s.AuthenticateAsServer(testContext(t), f.serverOptions()) }()

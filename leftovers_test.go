@@ -89,7 +89,7 @@ func TestIdleStreamsHoldNoBuffers(t *testing.T) {
 							}{ends[i], c.(deadliner)}
 						}
 					}
-					client, server := sslstream.New(inner[0], opts...), sslstream.New(inner[1], opts...)
+					client, server := newStream(t, inner[0], opts...), newStream(t, inner[1], opts...)
 					t.Cleanup(func() { client.Close(); server.Close() })
 					co := f.clientOptions()
 					co.EnabledProtocols = v.protocol

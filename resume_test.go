@@ -290,7 +290,7 @@ func TestFaultySessionCache(t *testing.T) {
 					c := tls.Server(b, careless)
 					io.Copy(c, c)
 				}()
-				s := sslstream.New(a)
+				s := newStream(t, a)
 				require.NoError(t, s.AuthenticateAsClient(testContext(t), co))
 				_, err := s.Write([]byte("x"))
 				require.NoError(t, err)
@@ -308,7 +308,7 @@ func TestFaultySessionCache(t *testing.T) {
 
 			foreign := &tls.Config{ServerName: serverName, RootCAs: testpki.Pool(f.root), ClientSessionCache: &cache, MaxVersion: tls.VersionTLS12}
 			a, b := testpki.TCP(t)
-			server := sslstream.New(b)
+			server := newStream(t, b)
 			go server.AuthenticateAsServer(testContext(t), f.serverOptions())
 			require.NoError(t, tls.Client(a, foreign).Handshake())
 			co, so = f.mutual()

@@ -56,7 +56,7 @@ func TestPlainTextInTheSameWriteAsCloseNotify(t *testing.T) {
 						}{end, c}
 					}
 					for session := range 3 {
-						s := sslstream.New(inner, sslstream.LeaveInnerOpen())
+						s := newStream(t, inner, sslstream.LeaveInnerOpen())
 						var err error
 						if i == 0 {
 							err = s.AuthenticateAsClient(testContext(t), co)

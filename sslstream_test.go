@@ -97,7 +97,7 @@ func TestEmptyReadAndWrite(t *testing.T) {
 	f := newFixture(t)
 	a, b := testpki.TCP(t)
 	inner := &recorder{Conn: a}
-	client, server := sslstream.New(inner), sslstream.New(b)
+	client, server := newStream(t, inner), newStream(t, b)
 	err, serverErr := authenticate(t, client, server, f.clientOptions(), f.serverOptions())
 	require.NoError(t, errors.Join(err, serverErr))
 	sent := len(inner.writes)
@@ -118,7 +118,7 @@ func TestSmallWriteIsOneRecordInOneWrite(t *testing.T) {
 		for _, v := range versions {
 			a, b := testpki.TCP(t)
 			inner := &recorder{Conn: a}
-			client, server := sslstream.New(inner), sslstream.New(b)
+			client, server := newStream(t, inner), newStream(t, b)
 			co := f.clientOptions()
 			co.EnabledProtocols = v.protocol
 			err, serverErr := authenticate(t, client, server, co, f.serverOptions())
@@ -142,7 +142,7 @@ func TestSmallWriteIsOneRecordInOneWrite(t *testing.T) {
 	t.Run("TLS 1.0 splits it", func(t *testing.T) {
 		a, b := testpki.TCP(t)
 		inner := &recorder{Conn: a}
-		client, server := sslstream.New(inner), sslstream.New(b)
+		client, server := newStream(t, inner), newStream(t, b)
 		co, so := f.clientOptions(), f.serverOptions()
 		co.EnabledProtocols, so.EnabledProtocols = tls10, tls10
 		err, serverErr := authenticate(t, client, server, co, so)
@@ -157,7 +157,7 @@ func TestSmallWriteIsOneRecordInOneWrite(t *testing.T) {
 	t.Run("dynamic record sizing where it is asked for", func(t *testing.T) {
 		a, b := testpki.TCP(t)
 		inner := &recorder{Conn: a}
-		client, server := sslstream.New(inner), sslstream.New(b)
+		client, server := newStream(t, inner), newStream(t, b)
 		co := f.clientOptions()
 		co.TLSConfig = &tls.Config{}
 		err, serverErr := authenticate(t, client, server, co, f.serverOptions())
@@ -256,7 +256,7 @@ func TestTimeoutCountsTheWaitForOthers(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := newFixture(t) // valid in the bubble's time
 					a, b := over.make(t)
-					client, server := sslstream.New(a), sslstream.New(b)
+					client, server := newStream(t, a), newStream(t, b)
 					done := make(chan error, 1)
 					go func() { done <- server.AuthenticateAsServer(context.Background(), f.serverOptions()) }()
 					require.NoError(t, client.AuthenticateAsClient(context.Background(), f.clientOptions()))
@@ -454,7 +454,7 @@ func TestEnds(t *testing.T) {
 				}
 				t.Run(name+"/"+v.name, func(t *testing.T) {
 					a, b := testpki.TCP(t)
-					client, server := sslstream.New(a), sslstream.New(b)
+					client, server := newStream(t, a), newStream(t, b)
 					co, so := f.clientOptions(), f.serverOptions()
 					co.EnabledProtocols, so.RequireCloseNotify = v.protocol, strict
 					err, serverErr := authenticate(t, client, server, co, so)
@@ -503,7 +503,7 @@ func TestUnwrap(t *testing.T) {
 				const plain = "plain text, not a byte of which is TLS's\n"
 				run := func(inner io.ReadWriteCloser, role func(*sslstream.Stream) error) error {
 					for range 3 {
-						s := sslstream.New(inner, sslstream.LeaveInnerOpen())
+						s := newStream(t, inner, sslstream.LeaveInnerOpen())
 						if err := role(s); err != nil {
 							return err
 						}
@@ -573,7 +573,7 @@ func TestUnwrapLeavesWhatFollows(t *testing.T) {
 			t.Run(v.name, func(t *testing.T) {
 				a, b := testpki.TCP(t)
 				hold := &holding{Conn: a}
-				client, server := sslstream.New(hold, sslstream.LeaveInnerOpen()), sslstream.New(b, sslstream.LeaveInnerOpen())
+				client, server := newStream(t, hold, sslstream.LeaveInnerOpen()), newStream(t, b, sslstream.LeaveInnerOpen())
 				co := f.clientOptions()
 				co.EnabledProtocols = v.protocol
 				err, serverErr := authenticate(t, client, server, co, f.serverOptions())
@@ -697,7 +697,7 @@ func TestDetach(t *testing.T) {
 			co.EnabledProtocols = v.protocol
 			a, b := testpki.TCP(t)
 			inner := &counter{ReadWriteCloser: a}
-			client, server := sslstream.New(inner, sslstream.LeaveInnerOpen()), sslstream.New(b, sslstream.LeaveInnerOpen())
+			client, server := newStream(t, inner, sslstream.LeaveInnerOpen()), newStream(t, b, sslstream.LeaveInnerOpen())
 			err, serverErr := authenticate(t, client, server, co, f.serverOptions())
 			require.NoError(t, errors.Join(err, serverErr))
 			exchange(t, client, server)
@@ -737,7 +737,7 @@ func TestDetach(t *testing.T) {
 	}
 	t.Run("what is in the way", func(t *testing.T) {
 		a, b := testpki.TCP(t)
-		client, server := sslstream.New(a, sslstream.LeaveInnerOpen()), sslstream.New(b, sslstream.LeaveInnerOpen())
+		client, server := newStream(t, a, sslstream.LeaveInnerOpen()), newStream(t, b, sslstream.LeaveInnerOpen())
 		err, serverErr := authenticate(t, client, server, f.clientOptions(), f.serverOptions())
 		require.NoError(t, errors.Join(err, serverErr))
 		exchange(t, client, server)
@@ -785,7 +785,7 @@ func TestLeaveInnerOpen(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				a, b := over.make(t)
 				inner := &counter{ReadWriteCloser: a}
-				client, server := sslstream.New(inner, opts...), sslstream.New(b, opts...)
+				client, server := newStream(t, inner, opts...), newStream(t, b, opts...)
 				assert.Equal(t, leave, client.LeavesInnerOpen())
 				assert.Same(t, inner, client.Inner())
 				err, serverErr := authenticate(t, client, server, f.clientOptions(), f.serverOptions())
@@ -871,7 +871,7 @@ func TestCloseIsBounded(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						f := newFixture(t) // valid in the bubble's time
 						a, b := over.make(t)
-						client, server := sslstream.New(a, opts...), sslstream.New(b, opts...)
+						client, server := newStream(t, a, opts...), newStream(t, b, opts...)
 						done := make(chan error, 1)
 						go func() { done <- server.AuthenticateAsServer(context.Background(), f.serverOptions()) }()
 						require.NoError(t, client.AuthenticateAsClient(context.Background(), f.clientOptions()))
@@ -908,7 +908,7 @@ func TestCloseWithoutDataIsNoLoss(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFixture(t) // valid in the bubble's time
 				a, b := over.make(t)
-				client, server := sslstream.New(a), sslstream.New(b)
+				client, server := newStream(t, a), newStream(t, b)
 				co, so := f.mutual() // so that the ticket is sent on its own
 				done := make(chan error, 1)
 				go func() { done <- server.AuthenticateAsServer(context.Background(), so) }()
@@ -954,7 +954,7 @@ func TestNothingFollowsAFatalAlert(t *testing.T) {
 		t.Run(v.name, func(t *testing.T) {
 			a, b := testpki.TCP(t)
 			inner := &recorder{Conn: b}
-			client, server := sslstream.New(a), sslstream.New(inner)
+			client, server := newStream(t, a), newStream(t, inner)
 			co := f.clientOptions()
 			co.EnabledProtocols = v.protocol
 			err, serverErr := authenticate(t, client, server, co, f.serverOptions())
@@ -989,7 +989,7 @@ func TestInnerErrorsAreNotFinal(t *testing.T) {
 	hiccup := errors.New("hiccup")
 	a, b := testpki.TCP(t)
 	inner := &failing{Conn: b}
-	client, server := sslstream.New(a), sslstream.New(inner)
+	client, server := newStream(t, a), newStream(t, inner)
 	err, serverErr := authenticate(t, client, server, f.clientOptions(), f.serverOptions())
 	require.NoError(t, errors.Join(err, serverErr))
 	exchange(t, client, server)
@@ -1034,7 +1034,7 @@ func TestInnerFlushIsUsed(t *testing.T) {
 	f := newFixture(t)
 	a, b := testpki.TCP(t)
 	ca, cb := newBuffered(a), newBuffered(b)
-	client, server := sslstream.New(ca), sslstream.New(cb)
+	client, server := newStream(t, ca), newStream(t, cb)
 	err, serverErr := authenticate(t, client, server, f.clientOptions(), f.serverOptions())
 	require.NoError(t, errors.Join(err, serverErr), "flights are flushed")
 	before := ca.flushes
@@ -1089,7 +1089,7 @@ func TestInnerDeadlinesAreTakenBack(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			a, b := testpki.TCP(t)
 			inner := &deadlines{Conn: a}
-			client, server := sslstream.New(inner, sslstream.LeaveInnerOpen()), sslstream.New(b, sslstream.LeaveInnerOpen())
+			client, server := newStream(t, inner, sslstream.LeaveInnerOpen()), newStream(t, b, sslstream.LeaveInnerOpen())
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			client.SetReadTimeout(time.Minute)
@@ -1110,7 +1110,7 @@ func TestInnerDeadlinesAreTakenBack(t *testing.T) {
 		a, b := testpki.TCP(t)
 		go io.Copy(io.Discard, b)
 		inner := &deadlines{Conn: a}
-		client := sslstream.New(inner)
+		client := newStream(t, inner)
 		client.SetDeadline(time.Now().Add(10 * time.Millisecond))
 		require.ErrorIs(t, client.AuthenticateAsClient(context.Background(), nil), os.ErrDeadlineExceeded)
 		assert.True(t, inner.read.IsZero() && inner.write.IsZero())
@@ -1118,7 +1118,7 @@ func TestInnerDeadlinesAreTakenBack(t *testing.T) {
 	t.Run("never set where none is asked for", func(t *testing.T) {
 		a, b := testpki.TCP(t)
 		inner := &deadlines{Conn: a}
-		client, server := sslstream.New(inner), sslstream.New(b)
+		client, server := newStream(t, inner), newStream(t, b)
 		done := make(chan error, 1)
 		go func() { done <- server.AuthenticateAsServer(context.Background(), f.serverOptions()) }()
 		require.NoError(t, client.AuthenticateAsClient(context.Background(), f.clientOptions()))
@@ -1138,11 +1138,11 @@ func TestInnerWithoutWorkingDeadlines(t *testing.T) {
 	}
 	t.Run("handshake", func(t *testing.T) {
 		a, _ := testpki.IOPipes(t)
-		err := sslstream.New(noDeadlines{a}).AuthenticateAsClient(ended(t), f.clientOptions())
+		err := newStream(t, noDeadlines{a}).AuthenticateAsClient(ended(t), f.clientOptions())
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
 	})
 	a, b := testpki.IOPipes(t)
-	client, server := sslstream.New(noDeadlines{a}), sslstream.New(noDeadlines{b})
+	client, server := newStream(t, noDeadlines{a}), newStream(t, noDeadlines{b})
 	err, serverErr := authenticate(t, client, server, f.clientOptions(), f.serverOptions())
 	require.NoError(t, errors.Join(err, serverErr))
 	_, err = client.ReadContext(ended(t), make([]byte, 1))
@@ -1184,11 +1184,11 @@ func (d *deadlines) SetWriteDeadline(t time.Time) error {
 
 func TestAddressesAreNeverNil(t *testing.T) {
 	a, b := testpki.TCP(t)
-	s := sslstream.New(a)
+	s := newStream(t, a)
 	assert.Equal(t, a.LocalAddr(), s.LocalAddr())
 	assert.Equal(t, b.LocalAddr().String(), s.RemoteAddr().String())
 	for _, inner := range []io.ReadWriteCloser{&scripted{}, &nilAddresses{}, nil} {
-		s := sslstream.New(inner)
+		s := newStream(t, inner)
 		require.NotNil(t, s.LocalAddr())
 		require.NotNil(t, s.RemoteAddr())
 		assert.NotEmpty(t, s.LocalAddr().Network())
@@ -1208,7 +1208,7 @@ func (*nilAddresses) LocalAddr() net.Addr  { return nil }
 func (*nilAddresses) RemoteAddr() net.Addr { return nil }
 
 func TestTimeoutsAreKept(t *testing.T) {
-	s := sslstream.New(&scripted{})
+	s := newStream(t, &scripted{})
 	assert.Zero(t, s.ReadTimeout())
 	assert.Zero(t, s.WriteTimeout())
 	s.SetReadTimeout(time.Second)
@@ -1237,7 +1237,7 @@ func TestNilContextIsBackground(t *testing.T) {
 func TestTLSInsideTLS(t *testing.T) {
 	f := newFixture(t)
 	outerClient, outerServer := newPair(t, f.clientOptions(), f.serverOptions())
-	client, server := sslstream.New(outerClient), sslstream.New(outerServer)
+	client, server := newStream(t, outerClient), newStream(t, outerServer)
 	co, so := f.mutual()
 	err, serverErr := authenticate(t, client, server, co, so)
 	require.NoError(t, errors.Join(err, serverErr))
