@@ -214,6 +214,26 @@ type writeFunc func([]byte) (int, error)
 
 func (f writeFunc) Write(p []byte) (int, error) { return f(p) }
 
+// TestShortWrite has an inner stream that takes less than it is given, and says nothing of it.
+func TestShortWrite(t *testing.T) {
+	for _, native := range []bool{false, true} {
+		var got []byte
+		w := &writer{inner: writeFunc(func(p []byte) (int, error) {
+			n := min(len(p), 2)
+			got = append(got, p[:n]...)
+			return n, nil
+		})}
+		if native {
+			w.limits.use(func(time.Time) error { return nil }, true)
+		}
+		w.write([]byte("hello"))
+		assert.Equal(t, io.ErrShortWrite, w.send(false))
+		assert.Equal(t, io.ErrShortWrite, w.send(false))
+		assert.NoError(t, w.send(false), "it goes on where it stopped")
+		assert.Equal(t, "hello", string(got))
+	}
+}
+
 // TestEmptyReads has an inner stream that gives nothing, and no error.
 func TestEmptyReads(t *testing.T) {
 	for _, native := range []bool{false, true} {

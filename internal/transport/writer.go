@@ -73,6 +73,9 @@ func (w *writer) write(p []byte) (int, error) {
 	}
 	w.left.Store(true)
 	w.queue.append(p, size)
+	if w.data.Load() == 0 { // the user's Write has ended meanwhile: this was an answer, and came too late for its Send
+		w.replies.Store(true)
+	}
 	return total, nil
 }
 
