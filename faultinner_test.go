@@ -94,8 +94,8 @@ type faults struct {
 	fragment bool // pieces of a few bytes
 	empty    bool // reads of nothing
 	withEOF  bool // the last bytes together with io.EOF
-	short    bool // short writes without an error
-	hiccups  bool // errors, with and without bytes
+	short    atomic.Bool // short writes without an error
+	hiccups  atomic.Bool // errors, with and without bytes
 	stalls   bool // delays
 	row      int
 }
@@ -230,7 +230,7 @@ func (f *faulty) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	fault.row = 0
-	hiccup := fault.hiccups && fault.one(15)
+	hiccup := fault.hiccups.Load() && fault.one(15)
 	if hiccup && fault.one(2) {
 		return 0, errHiccup
 	}
@@ -273,9 +273,9 @@ func (f *faulty) Write(p []byte) (int, error) {
 		}
 	}
 	end, after := len(p), error(nil)
-	if fault.hiccups && fault.one(15) {
+	if fault.hiccups.Load() && fault.one(15) {
 		end, after = fault.rand.IntN(len(p)+1), errHiccup
-	} else if fault.short && fault.one(15) {
+	} else if fault.short.Load() && fault.one(15) {
 		end = fault.rand.IntN(len(p) + 1)
 	}
 	n := 0

@@ -120,7 +120,8 @@ func newFaultRun(t *testing.T, seed uint64) *faultRun {
 		of := func() *faults {
 			f := &faults{rand: rand.New(rand.NewPCG(seed, chance.Uint64())), fragment: one(2), empty: one(3), withEOF: one(2), stalls: one(3)}
 			if r.rough {
-				f.hiccups, f.short = one(2), one(2)
+				f.hiccups.Store(one(2))
+				f.short.Store(one(2))
 			}
 			return f
 		}
@@ -146,7 +147,8 @@ func (r *faultRun) run(q *quick) {
 	var calls sync.WaitGroup
 	for i := range r.streams {
 		for _, f := range []*faults{r.ends[i].onRead, r.ends[i].onWrite} {
-			f.hiccups, f.short = r.rand.IntN(2) == 0, r.rand.IntN(2) == 0
+			f.hiccups.Store(r.rand.IntN(2) == 0) // a session ticket may be on its way meanwhile
+			f.short.Store(r.rand.IntN(2) == 0)
 		}
 		seed := r.rand.Uint64()
 		calls.Go(func() { r.write(i, rand.New(rand.NewPCG(seed, 1))) })
