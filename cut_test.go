@@ -71,7 +71,7 @@ func (c *cutSession) run(t *testing.T, q *quick) {
 			} else {
 				side.authErr = s.AuthenticateAsServer(ctx, q.server[c.strict])
 			}
-			side.needed = c.wires[1-i].read
+			c.wires[1-i].change(func() { side.needed = c.wires[1-i].read })
 			if side.authErr != nil {
 				return
 			}
@@ -144,6 +144,9 @@ func TestCutAtEveryByte(t *testing.T) {
 						boundary[end] = true
 					}
 					for k := 0; k <= total && !t.Failed(); k++ {
+						if (testing.Short() || raceDetector) && !boundary[k] && k%5 != 0 {
+							continue // slow, and there is nothing else to be seen
+						}
 						for variant := range 8 {
 							if !boundary[k] && variant != k%8 {
 								continue // at one place in a record it is as at the next

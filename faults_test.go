@@ -81,8 +81,8 @@ var pattern = payload(2 << 20)
 func TestFaults(t *testing.T) {
 	q := newQuick(t, nil)
 	runs := 2000
-	if testing.Short() {
-		runs = 300
+	if testing.Short() || raceDetector {
+		runs = 400
 	}
 	for seed := range runs {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -1,0 +1,5 @@
+//go:build race
+
+package sslstream_test
+
+const raceDetector = true
