@@ -91,12 +91,12 @@ func (w *wire) end() { w.change(func() { w.ended = true }) }
 // faults is what one direction of an inner stream does wrong, by chance.
 type faults struct {
 	rand     *rand.Rand
-	fragment bool // pieces of a few bytes
-	empty    bool // reads of nothing
-	withEOF  bool // the last bytes together with io.EOF
+	fragment bool        // pieces of a few bytes
+	empty    bool        // reads of nothing
+	withEOF  bool        // the last bytes together with io.EOF
 	short    atomic.Bool // short writes without an error
 	hiccups  atomic.Bool // errors, with and without bytes
-	stalls   bool // delays
+	stalls   bool        // delays
 	row      int
 }
 
