@@ -144,7 +144,7 @@ func (s *rawSide) pair(mutual, resumable bool) (client, server conn, err error) 
 // streamSide is this library.
 type streamSide struct {
 	*loopback
-	client, server, mutualClient, mutualServer, fresh, mutualFresh *sslstreamOptions
+	client, mutualClient, fresh, mutualFresh *sslstreamOptions
 }
 
 type sslstreamOptions struct {
