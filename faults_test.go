@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -30,6 +31,7 @@ type quick struct {
 
 func newQuick(t *testing.T, cache tls.ClientSessionCache) *quick {
 	t.Helper()
+	oneThread(t)
 	q := &quick{}
 	synctest.Test(t, func(t *testing.T) {
 		root := testpki.Root(t, "Test Root", testpki.Ed25519(t))
@@ -46,6 +48,15 @@ func newQuick(t *testing.T, cache tls.ClientSessionCache) *quick {
 		}
 	})
 	return q
+}
+
+// oneThread lets goroutines run one at a time for the rest of the test: the race detector, which misses nothing by it, can
+// crash where timers of one bubble fire on two threads (golang.org/issue/78156).
+func oneThread(t *testing.T) {
+	if raceDetector {
+		threads := runtime.GOMAXPROCS(1)
+		t.Cleanup(func() { runtime.GOMAXPROCS(threads) })
+	}
 }
 
 // faultRun is one session over an inner stream with faults, all of which follow from its seed.

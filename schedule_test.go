@@ -47,6 +47,7 @@ func FuzzSchedule(f *testing.F) {
 		if len(ops) > 200 {
 			ops = ops[:200]
 		}
+		oneThread(t)
 		synctest.Test(t, func(t *testing.T) { runSchedule(t, q, ops) })
 	})
 }
