@@ -442,7 +442,7 @@ func (a *authentication) verify(cs tls.ConnectionState) error {
 		return refuse(verdict{}, 0, fmt.Errorf("the cipher suite agreed on, %s, is not one of the CipherSuites", tls.CipherSuiteName(cs.CipherSuite)))
 	}
 
-	v := set.policy.judge(cs.PeerCertificates, set.server, a.host, set.certificateRequired, set.now())
+	v := set.policy.judge(cs.PeerCertificates, set.server, a.host, set.certificateRequired, cs.DidResume, set.now())
 	cs.VerifiedChains = v.verified
 	r := &session{state: cs, server: set.server, chain: v.chain, errs: v.errs}
 	if set.server {

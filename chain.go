@@ -39,7 +39,10 @@ func (p *policy) build(leaf *x509.Certificate, sent []*x509.Certificate, now tim
 	if p.memo != nil {
 		key = keyOf(leaf, sent)
 	}
-	verified := p.memo.recall(key, now)
+	var verified [][]*x509.Certificate
+	if p.resumed {
+		verified = p.memo.recall(key, now)
+	}
 	if len(verified) == 0 {
 		if verified = p.verify(leaf, sent, now); len(verified) > 0 {
 			p.memo.store(key, verified)

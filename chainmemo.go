@@ -11,9 +11,9 @@ import (
 )
 
 // This file answers which chains were found valid before. A resumed session brings the certificates of the first
-// handshake again, and a server is met again and again: what makes a chain valid, beside the time, is the same as long as the
-// options are, which must not be changed. So its signatures are checked once, and its dates every time. What was refused is
-// not remembered.
+// handshake again: what makes their chain valid, beside the time, is the same as long as the options are, which must not be
+// changed. So on resumed sessions signatures are not checked again, but dates are. A full handshake always verifies: a pool
+// may have constraints (x509.CertPool.AddCertWithConstraint) that only that asks. What was refused is not remembered.
 
 // memoGeneration is how many chains are remembered before older ones begin to be forgotten; at most twice as many are kept.
 const memoGeneration = 64
@@ -26,14 +26,11 @@ type chainMemo struct {
 
 type chainKey [sha256.Size]byte
 
-// newChainMemo makes a memo for a trust store. Where that is the platform's own verifier there is none: it may change its
-// mind.
-func newChainMemo(roots *x509.CertPool) *chainMemo {
-	if roots == nil {
-		switch runtime.GOOS {
-		case "windows", "darwin", "ios":
-			return nil
-		}
+// newChainMemo makes a memo, but none where the platform's own verifier may be asked: that may change its mind.
+func newChainMemo() *chainMemo {
+	switch runtime.GOOS {
+	case "windows", "darwin", "ios":
+		return nil
 	}
 	return &chainMemo{}
 }
@@ -54,7 +51,8 @@ func keyOf(leaf *x509.Certificate, sent []*x509.Certificate) chainKey {
 	return chainKey(h.Sum(nil))
 }
 
-// recall returns those of the chains remembered for key that are valid at that moment.
+// recall returns the chains remembered for key; none where one of them is not valid at that moment, since there may be
+// others then.
 func (m *chainMemo) recall(key chainKey, now time.Time) [][]*x509.Certificate {
 	if m == nil {
 		return nil
@@ -67,11 +65,12 @@ func (m *chainMemo) recall(key chainKey, now time.Time) [][]*x509.Certificate {
 		}
 	}
 	m.mu.Unlock()
-	var valid [][]*x509.Certificate
-	for _, chain := range chains {
-		if !slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return now.Before(c.NotBefore) || now.After(c.NotAfter) }) {
-			valid = append(valid, slices.Clone(chain)) // what is handed out may be changed
+	valid := make([][]*x509.Certificate, len(chains))
+	for i, chain := range chains {
+		if slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return now.Before(c.NotBefore) || now.After(c.NotAfter) }) {
+			return nil
 		}
+		valid[i] = slices.Clone(chain) // what is handed out may be changed
 	}
 	return valid
 }

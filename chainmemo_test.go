@@ -23,7 +23,7 @@ func TestChainsAreRemembered(t *testing.T) {
 	p, err := compilePolicy(&ChainPolicy{CustomTrustStore: testpki.Pool(root)}, RevocationNoCheck)
 	require.NoError(t, err)
 	p.usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
-	p.memo = newChainMemo(p.roots)
+	p.memo, p.resumed = &chainMemo{}, true
 
 	first, verified := p.build(leaf, sent, now)
 	require.Empty(t, first.Status)
@@ -40,6 +40,13 @@ func TestChainsAreRemembered(t *testing.T) {
 	assert.True(t, late.Has(StatusNotTimeValid), "the intermediate has expired since")
 	early, _ := p.build(leaf, sent, now.Add(-2*time.Hour))
 	assert.True(t, early.Has(StatusNotTimeValid))
+
+	p.roots = testpki.Pool() // which shows who is asked
+	kept, _ := p.build(leaf, sent, now)
+	assert.Empty(t, kept.Status, "a resumed session's chain is remembered")
+	p.resumed = false
+	full, _ := p.build(leaf, sent, now)
+	assert.NotEmpty(t, full.Status, "a full handshake verifies")
 
 	refused, _ := p.build(stranger, nil, now)
 	require.NotEmpty(t, refused.Status)

@@ -170,7 +170,7 @@ func compileCommon(o common) (*settings, error) {
 		set.policy.roots = o.configRoots
 	}
 	base.RootCAs, base.ClientCAs = nil, nil
-	set.policy.memo = newChainMemo(set.policy.roots)
+	set.policy.memo = newChainMemo()
 
 	if o.require != nil {
 		copied := *o.require

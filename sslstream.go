@@ -216,7 +216,8 @@ func (s *Stream) readLocked(ctx context.Context, timeout time.Duration, p []byte
 		s.gotData.Store(true)
 	}
 	// What else is there already saves the next calls their way; an error in it is theirs to meet.
-	for err == nil && n < len(p) && s.transport.Ready() {
+	// A renegotiation must not begin so: it has to read what may not be there yet.
+	for err == nil && n < len(p) && s.transport.Ready() && !s.attempt.settings.renegotiates {
 		k, later := s.transport.Dry(func() (int, error) { return s.tls.Read(p[n:]) })
 		n += k
 		if later != nil {

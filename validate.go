@@ -325,6 +325,7 @@ type policy struct {
 	at             time.Time // zero: now
 	revocationMode RevocationMode
 	memo           *chainMemo
+	resumed        bool // chains that were valid before need no second look
 }
 
 // compilePolicy checks p, which may be nil. mode is the options' own, which counts where the policy has none.
@@ -372,8 +373,9 @@ type verdict struct {
 }
 
 // judge is the one place that decides about a peer's certificates: sent is what it sent, leaf first; host is
-// the name it must have (a client's target); required says whether none at all is an error.
-func (p *policy) judge(sent []*x509.Certificate, server bool, host targetHost, required bool, now time.Time) verdict {
+// the name it must have (a client's target); required says whether none at all is an error, resumed whether it is a resumed
+// session that brings them.
+func (p *policy) judge(sent []*x509.Certificate, server bool, host targetHost, required, resumed bool, now time.Time) verdict {
 	var v verdict
 	if len(sent) == 0 {
 		if required {

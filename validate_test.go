@@ -444,3 +444,21 @@ func TestFlagNames(t *testing.T) {
 	assert.False(t, none.Has(^sslstream.ChainStatusFlags(0)))
 	assert.Empty(t, none.String())
 }
+
+// TestConstraintsOfRootsAreAsked has a pool whose constraint changes its mind: every full handshake asks it.
+func TestConstraintsOfRootsAreAsked(t *testing.T) {
+	f := newFixture(t)
+	var refuse error
+	pool := x509.NewCertPool()
+	pool.AddCertWithConstraint(f.root.Certificate, func([]*x509.Certificate) error { return refuse })
+	co := f.clientOptions()
+	co.CertificateChainPolicy = &sslstream.ChainPolicy{CustomTrustStore: pool}
+	co.DisableTLSResume = true
+	for range 2 {
+		newPair(t, co, f.serverOptions())
+	}
+	refuse = errors.New("distrusted since")
+	client, server := newStreams(t)
+	err, _ := authenticate(t, client, server, co, f.serverOptions())
+	assert.Equal(t, sslstream.RemoteCertificateChainErrors, authenticationError(t, err).PolicyErrors)
+}

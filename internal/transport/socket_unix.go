@@ -4,16 +4,19 @@ package transport
 
 import (
 	"net"
+	"os"
 	"syscall"
 )
 
 // socketWriter writes to a socket of the kernel's without ever waiting.
 type socketWriter struct {
-	raw syscall.RawConn
-	try func(fd uintptr) bool // made once: it would be allocated for each write
+	conn net.Conn
+	raw  syscall.RawConn
+	try  func(fd uintptr) bool // made once: it would be allocated for each write
 
-	p []byte
-	n int
+	p   []byte
+	n   int
+	err error
 }
 
 // newSocketWriter returns nil for what is no stream socket of the kernel's, or something that has one and may do more than
@@ -35,18 +38,23 @@ func newSocketWriter(inner any) *socketWriter {
 	if err != nil {
 		return nil
 	}
-	w := &socketWriter{raw: raw}
+	w := &socketWriter{conn: inner.(net.Conn), raw: raw}
 	w.try = func(fd uintptr) bool {
-		w.n, _ = syscall.Write(int(fd), w.p)
+		w.n, w.err = syscall.Write(int(fd), w.p)
 		return true // whatever came of it
 	}
 	return w
 }
 
-// write returns how much of p the socket took at once. What is wrong where it took less shows when the rest is written.
-func (w *socketWriter) write(p []byte) int {
-	w.p, w.n = p, 0
+// write returns how much of p the socket took at once. err is what is wrong with the connection, as its own Write would
+// say: the system tells it once, so the next Write would only find a broken pipe. What else keeps it from taking all, a
+// lack of room or a deadline, shows when the rest is written.
+func (w *socketWriter) write(p []byte) (n int, err error) {
+	w.p, w.n, w.err = p, 0, nil
 	w.raw.Write(w.try)
 	w.p = nil
-	return max(w.n, 0)
+	if w.err != nil && w.err != syscall.EAGAIN && w.err != syscall.EINTR {
+		err = &net.OpError{Op: "write", Net: w.conn.LocalAddr().Network(), Source: w.conn.LocalAddr(), Addr: w.conn.RemoteAddr(), Err: os.NewSyscallError("write", w.err)}
+	}
+	return max(w.n, 0), err
 }

@@ -36,6 +36,7 @@ type writer struct {
 	sent      chan struct{} // closed and dropped when sending turns false; nil while nobody waits
 	inner     io.Writer
 	flusher   interface{ Flush() error } // nil where inner has none
+	fault     error                      // the socket's, to be reported by the next send
 	broken    error                      // nobody knows what inner took: nothing can follow
 	limits    limits
 }
@@ -54,8 +55,11 @@ func (w *writer) write(p []byte) (int, error) {
 		// In the middle of a user's Write, which may be waiting for the end of a renegotiation: reading sends this.
 		size = 0
 	}
+	var fault error
 	if w.socket != nil && size > 0 && size <= maxPlaintext && size < len(p) && !w.left.Load() {
-		if p = p[w.socket.write(p):]; len(p) == 0 {
+		var n int
+		n, fault = w.socket.write(p)
+		if p = p[n:]; len(p) == 0 {
 			return total, nil
 		}
 	}
@@ -64,6 +68,7 @@ func (w *writer) write(p []byte) (int, error) {
 	if w.discard {
 		return total, nil
 	}
+	w.fault = fault
 	if size == 0 {
 		w.replies.Store(true)
 		w.replied.Store(true)
@@ -190,7 +195,10 @@ func (w *writer) waitLocked() error {
 func (w *writer) pumpLocked() error {
 	w.sending = true
 	err := w.broken
-	for err == nil {
+	if err == nil {
+		err, w.fault = w.fault, nil
+	}
+	for err == nil && !w.released {
 		p := w.queue.bytes()
 		if len(p) == 0 {
 			w.hasData = false
@@ -222,9 +230,7 @@ func (w *writer) pumpLocked() error {
 	if w.released {
 		w.queue.drop()
 	}
-	if err == nil {
-		w.left.Store(false)
-	}
+	w.left.Store(w.queue.len() > 0)
 	if w.sent != nil {
 		close(w.sent)
 		w.sent = nil
