@@ -264,12 +264,16 @@ func (s *Stream) authenticate(ctx context.Context, prepare func(*authentication)
 		a.settings.used.Store(true)
 	}
 
+	count := s.countHandshake(ctx)
 	err = errors.New("a callback panicked")
 	defer func() {
 		if err != nil {
-			s.fail(s.authenticationError(a, err))
+			failure := s.authenticationError(a, err)
+			s.fail(failure)
+			count.done(failure)
 		}
 	}()
+	count.start()
 	err = s.transport.Handshake(ctx, s.ReadTimeout(), s.WriteTimeout(), func() error { return a.handshake(ctx, conn) })
 	if err == nil && s.closed.Load() {
 		err = &transportFailure{err: net.ErrClosed}
@@ -284,11 +288,13 @@ func (s *Stream) authenticate(ctx context.Context, prepare func(*authentication)
 		}
 		err = nil
 		s.fail(failure)
+		count.done(failure)
 		return failure
 	}
 	s.tls, s.attempt = conn, a
 	a.ctx, a.hello.Info = context.Background(), nil // a renegotiation has no ctx; the rest is not needed any more
 	s.phase.Store(phaseAuthenticated)
+	count.done(nil)
 	return nil
 }
 
@@ -442,6 +448,7 @@ func (a *authentication) verify(cs tls.ConnectionState) error {
 		return refuse(verdict{}, 0, fmt.Errorf("the cipher suite agreed on, %s, is not one of the CipherSuites", tls.CipherSuiteName(cs.CipherSuite)))
 	}
 
+	began := time.Now()
 	v := set.policy.judge(cs.PeerCertificates, set.server, a.host, set.certificateRequired, cs.DidResume, set.now())
 	cs.VerifiedChains = v.verified
 	r := &session{state: cs, server: set.server, chain: v.chain, errs: v.errs}
@@ -451,6 +458,7 @@ func (a *authentication) verify(cs tls.ConnectionState) error {
 		r.serverCert = r.remote()
 	}
 	s.session.Store(r)
+	traceOf(a.ctx).validated(r.remote(), v.chain, v.errs, time.Since(began))
 
 	left, err := v.errs, error(nil)
 	if a.validate != nil {

@@ -88,6 +88,7 @@ func (s *Stream) giveBack(ctx context.Context) error {
 	}
 	defer s.writing.give()
 	if !s.unwrapped.Swap(true) {
+		s.countEnd()
 		s.transport.Release()
 	}
 	return nil
@@ -157,6 +158,7 @@ func (s *Stream) Detach() (io.ReadWriteCloser, error) {
 		return nil, s.readError(err)
 	}
 	s.closed.Store(true)
+	s.countEnd()
 	s.transport.Release()
 	return s.inner, nil
 }
@@ -177,6 +179,7 @@ func (s *Stream) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
+	s.countEnd()
 	var lost error
 	deadline := time.Now().Add(closeTimeout)
 	s.transport.Interrupt(net.ErrClosed)

@@ -34,8 +34,9 @@ type Stream struct {
 	invalid   error // what is wrong with New's arguments, for the authentication to tell
 
 	phase   atomic.Int32
-	closed  atomic.Bool // Close or Detach was called
-	ended   atomic.Bool // Close is done with a session, and closed inner
+	closed  atomic.Bool   // Close or Detach was called
+	ended   atomic.Bool   // Close is done with a session, and closed inner
+	open    atomic.Uint32 // the version by which the session is counted as open; 0: it is not
 	failure atomic.Pointer[AuthenticationError]
 	role    atomic.Pointer[role]
 	session atomic.Pointer[session] // nil before there is one; stored again when more is known
@@ -259,6 +260,7 @@ func (s *Stream) readError(err error) error {
 		failure := s.newAuthenticationError(err)
 		failure.RemoteAlert = alert
 		s.failure.CompareAndSwap(nil, failure)
+		s.countEnd()
 		return s.failure.Load()
 	}
 	s.fatal.Store(&err)

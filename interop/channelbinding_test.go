@@ -1,0 +1,54 @@
+package interop_test
+
+import (
+	"encoding/hex"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sslstream/sslstream"
+)
+
+// TestChannelBindingWithGnuTLS holds all three channel bindings against those that gnutls-cli prints.
+func TestChannelBindingWithGnuTLS(t *testing.T) {
+	gnutls := need(t, "gnutls-cli", "apt-get install gnutls-bin")
+	p := newPKI(t)
+	for _, v := range versions {
+		t.Run(v.name, func(t *testing.T) {
+			port, conn := accept(t)
+			c := start(t, gnutls, "-V", "--x509cafile", p.caFile, "-p", port, "127.0.0.1", "--sni-hostname", serverName, "--verify-hostname", serverName)
+			stream := sslstream.New(conn())
+			defer stream.Close()
+			require.NoError(t, stream.AuthenticateAsServer(testContext(t), &sslstream.ServerOptions{ServerCertificate: &p.server, EnabledProtocols: v.protocol}))
+			for _, kind := range []sslstream.ChannelBindingKind{sslstream.ChannelBindingUnique, sslstream.ChannelBindingEndpoint, sslstream.ChannelBindingExporter} {
+				ours, err := stream.ChannelBinding(kind)
+				if kind == sslstream.ChannelBindingUnique && v.protocol == sslstream.ProtocolTLS13 {
+					assert.ErrorIs(t, err, errors.ErrUnsupported)
+					c.shows("'tls-unique': not available")
+					continue
+				}
+				require.NoError(t, err)
+				c.shows("'" + kind.String() + "': " + hex.EncodeToString(ours))
+			}
+		})
+	}
+}
+
+// TestExporterWithOpenSSL compares with what openssl exports; it gives no context, which in TLS 1.3 is the same as an
+// empty one (RFC 8446, Section 7.5).
+func TestExporterWithOpenSSL(t *testing.T) {
+	openssl := need(t, "openssl", installOpenSSL)
+	p := newPKI(t)
+	port, conn := accept(t)
+	c := start(t, openssl, "s_client", "-connect", "127.0.0.1:"+port, "-tls1_3", "-servername", serverName, "-CAfile", p.caFile,
+		"-keymatexport", "EXPORTER-Channel-Binding", "-keymatexportlen", "32")
+	stream := sslstream.New(conn())
+	defer stream.Close()
+	require.NoError(t, stream.AuthenticateAsServer(testContext(t), &sslstream.ServerOptions{ServerCertificate: &p.server}))
+	ours, err := stream.ChannelBinding(sslstream.ChannelBindingExporter)
+	require.NoError(t, err)
+	c.shows("Keying material: " + strings.ToUpper(hex.EncodeToString(ours)))
+}
