@@ -19,6 +19,9 @@
 //	}
 //	_, err = io.WriteString(s, "hello")
 //
+// [Dial] connects and authenticates, and a [Listener] hands out streams that are authenticated already; both work with
+// net/http.
+//
 // Options may be shared by many streams and must not be changed after first use. What they have no field for is taken
 // from their TLSConfig; what is said in both places, or cannot be honoured, is a configuration error, returned before
 // anything is sent.
@@ -67,6 +70,7 @@
 // (NegotiateClientCertificateAsync), early data, external PSKs, record_size_limit, kernel TLS. The alert for a refused
 // certificate is always bad_certificate. The TLS 1.3 suites cannot be chosen, only refused after negotiation. In TLS 1.3 a
 // client learns only with its first Read that the server refused its certificate, and a server is not told when the client's
-// certificate selection fails. Revocation checks, downloads of intermediates, OCSP stapling, listeners, channel bindings and
-// statistics are not there yet; options that ask for them are a configuration error that wraps errors.ErrUnsupported.
+// certificate selection fails. net/http speaks HTTP/2 over a *tls.Conn only; golang.org/x/net/http2 does over a [Stream], see
+// examples/https. Revocation checks, downloads of intermediates and OCSP stapling are not there yet; options that ask for
+// them are a configuration error that wraps errors.ErrUnsupported.
 package sslstream
