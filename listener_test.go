@@ -512,6 +512,9 @@ func TestListenerConfigurationErrorLater(t *testing.T) {
 		assert.Equal(t, got, <-told)
 		_, err := client.Read(make([]byte, 1))
 		assert.ErrorIs(t, err, io.EOF)
+		_, err = inner.connect().Read(make([]byte, 1)) // although nobody waits for its error
+		assert.ErrorIs(t, err, io.EOF)
+		assert.Equal(t, got.Error(), (<-told).Error())
 		_, err = l.Accept()
 		assert.ErrorContains(t, err, "TLS12")
 		l.Close()
