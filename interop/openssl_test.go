@@ -55,17 +55,33 @@ func TestExampleServerWithOpenSSL(t *testing.T) {
 				c.shows("Hello from the server.<EOF>")
 				assert.NoError(t, c.ends(), "s_client ends when the server's close_notify comes")
 				assert.NoError(t, s.ends())
-				s.shows("Received: Hello from OpenSSL.")
+				s.shows("Received: Hello from OpenSSL.\n")
 				s.shows("Protocol: " + v.protocol.String())
 				s.shows("ended the session in an orderly way: true")
+				s.shows("Can read: true, write true")
 				if mutual {
+					c.shows("Acceptable client certificate CA names")
 					s.shows("Is mutually authenticated: true")
 					s.shows("Remote cert was issued to CN=client.example")
 				} else {
+					s.shows("Is mutually authenticated: false")
 					s.shows("Remote certificate is null.")
 				}
 			})
 		}
+	}
+	for _, v := range versions {
+		t.Run("with a client that has more than "+v.name, func(t *testing.T) {
+			port := freePort(t)
+			s := start(t, server, "-address", "127.0.0.1:"+port, "-cert", p.serverFile, "-key", p.serverKey, "-protocols", v.protocol.String(), "-once")
+			s.shows("Waiting for a client")
+			c := start(t, openssl, "s_client", "-connect", "127.0.0.1:"+port, "-servername", serverName, "-CAfile", p.caFile)
+			c.shows("Verify return code: 0 (ok)")
+			c.say("Hello from OpenSSL.<EOF>")
+			s.shows("Protocol: " + v.protocol.String())
+			assert.NoError(t, s.ends())
+			assert.NoError(t, c.ends())
+		})
 	}
 	t.Run("without the certificate that is required", func(t *testing.T) {
 		port := freePort(t)
@@ -102,7 +118,7 @@ func TestExampleClientWithOpenSSL(t *testing.T) {
 				c := start(t, client, clientArgs...)
 				s.shows("Hello from the client.<EOF>")
 				s.say("Hello from OpenSSL.<EOF>")
-				c.shows("Server says: Hello from OpenSSL.")
+				c.shows("Server says: Hello from OpenSSL.\n")
 				assert.NoError(t, c.ends())
 				c.shows("Protocol: " + v.protocol.String())
 				c.shows("ended the session in an orderly way: true")
@@ -110,10 +126,23 @@ func TestExampleClientWithOpenSSL(t *testing.T) {
 				if mutual {
 					c.shows("Is mutually authenticated: true")
 				} else {
+					c.shows("Is mutually authenticated: false")
 					c.shows("Local certificate is null.")
 				}
 			})
 		}
+	}
+	for _, v := range versions {
+		t.Run("with a server that has more than "+v.name, func(t *testing.T) {
+			port := freePort(t)
+			s := start(t, openssl, "s_server", "-accept", "127.0.0.1:"+port, "-cert", p.serverFile, "-key", p.serverKey, "-cert_chain", p.serverFile, "-naccept", "1")
+			s.shows("ACCEPT")
+			c := start(t, client, "-address", "127.0.0.1:"+port, "-host", serverName, "-ca", p.caFile, "-protocols", v.protocol.String())
+			c.shows("Protocol: " + v.protocol.String())
+			s.shows("Hello from the client.<EOF>")
+			s.say("Hello from OpenSSL.<EOF>")
+			assert.NoError(t, c.ends())
+		})
 	}
 	t.Run("a client that does not trust the server", func(t *testing.T) {
 		port := freePort(t)
