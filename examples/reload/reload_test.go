@@ -55,7 +55,7 @@ func TestReload(t *testing.T) {
 	root := testpki.Root(t, "Root")
 	dir := t.TempDir()
 	f := files{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
-	serial := f.renew(t, root)
+	f.renew(t, root)
 	certificate, err := newCertificate(f.cert, f.key)
 	require.NoError(t, err)
 
@@ -88,7 +88,7 @@ func TestReload(t *testing.T) {
 		for before := asked.Load(); asked.Load() < before+10 && !t.Failed(); {
 			time.Sleep(time.Millisecond)
 		}
-		serial = f.renew(t, root)
+		serial := f.renew(t, root)
 		changed, err := certificate.reload(false)
 		require.NoError(t, err)
 		require.True(t, changed)
@@ -105,7 +105,7 @@ func TestReload(t *testing.T) {
 	// A session from before a renewal is not resumed: its ticket names a certificate that is gone.
 	said, err := ask(t.Context(), address, opts)
 	require.NoError(t, err)
-	serial = f.renew(t, root)
+	serial := f.renew(t, root)
 	_, err = certificate.reload(false)
 	require.NoError(t, err)
 	again, err := ask(t.Context(), address, opts)
