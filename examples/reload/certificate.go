@@ -15,13 +15,12 @@ import (
 type certificate struct {
 	certFile, keyFile string
 	current           atomic.Pointer[tls.Certificate]
-	seen              [2]fileState // of the files, when they were last read; only for watch
+	seen              [2]os.FileInfo // of the files, when they were last read; only for watch
 }
 
-// fileState tells whether a file was written again.
-type fileState struct {
-	size     int64
-	modified time.Time
+// same reports whether a file is as it was. A file that was replaced may have its predecessor's size and time.
+func same(before, now os.FileInfo) bool {
+	return before != nil && os.SameFile(before, now) && before.Size() == now.Size() && before.ModTime().Equal(now.ModTime())
 }
 
 func newCertificate(certFile, keyFile string) (*certificate, error) {
@@ -38,15 +37,13 @@ func (c *certificate) pick(context.Context, *sslstream.Stream, sslstream.ClientH
 // reload reads the files if they have changed, or in any case. What cannot be used leaves everything as it was: files are
 // often replaced one after the other, and for a moment do not belong together.
 func (c *certificate) reload(anyway bool) (changed bool, err error) {
-	var now [2]fileState
+	var now [2]os.FileInfo
 	for i, name := range []string{c.certFile, c.keyFile} {
-		info, err := os.Stat(name)
-		if err != nil {
+		if now[i], err = os.Stat(name); err != nil {
 			return false, fmt.Errorf("reload: %w", err)
 		}
-		now[i] = fileState{info.Size(), info.ModTime()}
 	}
-	if now == c.seen && !anyway {
+	if !anyway && same(c.seen[0], now[0]) && same(c.seen[1], now[1]) {
 		return false, nil
 	}
 	cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
