@@ -318,16 +318,23 @@ func (a *authentication) handshake(ctx context.Context, conn *tls.Conn) error {
 	} else if err := t.Flight(); err != nil {
 		return err
 	}
-	r := *a.stream.session.Load()
-	state.VerifiedChains = r.state.VerifiedChains
-	r.state = state
-	r.local = a.own()
-	a.stream.session.Store(&r)
-	if err := a.settings.require.check(&r, true); err != nil {
+	if err := a.agreed(state); err != nil {
 		a.refused = &refusal{err: err}
 		return a.refused
 	}
 	return nil
+}
+
+// agreed completes the session by what is known once a handshake is over, and checks what is required of it.
+func (a *authentication) agreed(state tls.ConnectionState) error {
+	r := *a.stream.session.Load()
+	state.VerifiedChains = r.state.VerifiedChains
+	if a.settings.renegotiates {
+		state.TLSUnique = slices.Clone(state.TLSUnique) // it is crypto/tls's own, which the next handshake overwrites
+	}
+	r.state, r.local = state, a.own()
+	a.stream.session.Store(&r)
+	return a.settings.require.check(&r, true)
 }
 
 // clientConfig is this attempt's config. Here and in serverConfig, and nowhere else, the fields are set by which
@@ -410,11 +417,7 @@ func (a *authentication) renegotiated() error {
 	if !state.HandshakeComplete {
 		return nil
 	}
-	r := *a.stream.session.Load()
-	state.VerifiedChains = r.state.VerifiedChains
-	r.state, r.local = state, a.own()
-	a.stream.session.Store(&r)
-	return a.settings.require.check(&r, true)
+	return a.agreed(state)
 }
 
 // serverCertificate picks the certificate for this client, once.
