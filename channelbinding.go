@@ -62,7 +62,7 @@ func (s *Stream) ChannelBinding(kind ChannelBindingKind) ([]byte, error) {
 	case ChannelBindingEndpoint:
 		return endpointBinding(r.serverCert)
 	case ChannelBindingExporter:
-		return r.exporterBinding()
+		return r.exporterBinding(s.attempt.settings.renegotiates)
 	}
 	return nil, fmt.Errorf("sslstream: unknown channel binding kind %d; use ChannelBindingUnique, ChannelBindingEndpoint or ChannelBindingExporter", int(kind))
 }
@@ -105,6 +105,9 @@ func endpointBinding(server *x509.Certificate) ([]byte, error) {
 	if server == nil {
 		return nil, noBinding(ChannelBindingEndpoint, "the server showed no certificate")
 	}
+	if server.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
+		return nil, noBinding(ChannelBindingEndpoint, "crypto/x509 does not know how its server's certificate was signed")
+	}
 	hash, ok := endpointHashes[server.SignatureAlgorithm]
 	if !ok {
 		return nil, noBinding(ChannelBindingEndpoint, fmt.Sprintf("RFC 5929 defines none for a certificate signed with %v", server.SignatureAlgorithm))
@@ -115,10 +118,16 @@ func endpointBinding(server *x509.Certificate) ([]byte, error) {
 }
 
 // exporterBinding is RFC 9266, Section 4: the context is there, and empty, which in TLS 1.2 is not the same as none.
-func (r *session) exporterBinding() ([]byte, error) {
+func (r *session) exporterBinding(renegotiates bool) ([]byte, error) {
 	data, err := r.state.ExportKeyingMaterial("EXPORTER-Channel-Binding", []byte{}, 32)
-	if err != nil {
-		return nil, noBinding(ChannelBindingExporter, err.Error())
+	switch {
+	case err == nil:
+		return data, nil
+	case renegotiates:
+		return nil, noBinding(ChannelBindingExporter, "it allows renegotiation; authenticate without it")
+	case r.state.Version < tls.VersionTLS13:
+		// crypto/tls's own words suggest a setting that makes it answer all the same, against RFC 9266, Section 4.2.
+		return nil, noBinding(ChannelBindingExporter, "the peer does not have extended master secret (RFC 7627)")
 	}
-	return data, nil
+	return nil, noBinding(ChannelBindingExporter, err.Error())
 }

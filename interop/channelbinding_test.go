@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,9 +16,11 @@ import (
 	"github.com/sslstream/sslstream"
 )
 
+const installGnuTLS = "apt-get install gnutls-bin"
+
 // TestChannelBindingWithGnuTLS holds all three channel bindings against those that gnutls-cli prints.
 func TestChannelBindingWithGnuTLS(t *testing.T) {
-	gnutls := need(t, "gnutls-cli", "apt-get install gnutls-bin")
+	gnutls := need(t, "gnutls-cli", installGnuTLS)
 	p := newPKI(t)
 	for _, v := range versions {
 		t.Run(v.name, func(t *testing.T) {
@@ -40,20 +43,76 @@ func TestChannelBindingWithGnuTLS(t *testing.T) {
 	}
 }
 
-// TestExporterWithOpenSSL compares with what openssl exports; it gives no context, which in TLS 1.3 is the same as an
-// empty one (RFC 8446, Section 7.5).
+// TestChannelBindingWithoutExtendedMasterSecret has a TLS 1.2 client without it (RFC 7627), in a session and in one that resumes
+// it: the first has a tls-unique, neither a tls-exporter.
+func TestChannelBindingWithoutExtendedMasterSecret(t *testing.T) {
+	gnutls := need(t, "gnutls-cli", installGnuTLS)
+	p := newPKI(t)
+	port, conn := accept(t)
+	c := start(t, gnutls, "-V", "-r", "--x509cafile", p.caFile, "-p", port, "127.0.0.1", "--sni-hostname", serverName, "--verify-hostname", serverName,
+		"--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.2:%NO_SESSION_HASH")
+	so := &sslstream.ServerOptions{ServerCertificate: &p.server}
+	for _, resumed := range []bool{false, true} {
+		stream := sslstream.New(conn())
+		defer stream.Close()
+		require.NoError(t, stream.AuthenticateAsServer(testContext(t), so))
+		require.Equal(t, resumed, stream.Security().Resumed)
+		_, err := stream.ChannelBinding(sslstream.ChannelBindingExporter)
+		assert.ErrorIs(t, err, errors.ErrUnsupported)
+		assert.ErrorContains(t, err, "extended master secret")
+		ours, err := stream.ChannelBinding(sslstream.ChannelBindingUnique)
+		if resumed {
+			assert.ErrorIs(t, err, errors.ErrUnsupported)
+			assert.ErrorContains(t, err, "extended master secret")
+			break
+		}
+		require.NoError(t, err)
+		c.shows("'tls-unique': " + hex.EncodeToString(ours))
+		stream.CloseWrite()
+	}
+}
+
+// TestExporterWithOpenSSL compares with what openssl exports, in either role; it gives no context, which in TLS 1.3 is the
+// same as an empty one (RFC 8446, Section 7.5).
 func TestExporterWithOpenSSL(t *testing.T) {
 	openssl := need(t, "openssl", installOpenSSL)
 	p := newPKI(t)
-	port, conn := accept(t)
-	c := start(t, openssl, "s_client", "-connect", "127.0.0.1:"+port, "-tls1_3", "-servername", serverName, "-CAfile", p.caFile,
-		"-keymatexport", "EXPORTER-Channel-Binding", "-keymatexportlen", "32")
-	stream := sslstream.New(conn())
-	defer stream.Close()
-	require.NoError(t, stream.AuthenticateAsServer(testContext(t), &sslstream.ServerOptions{ServerCertificate: &p.server}))
-	ours, err := stream.ChannelBinding(sslstream.ChannelBindingExporter)
-	require.NoError(t, err)
-	c.shows("Keying material: " + strings.ToUpper(hex.EncodeToString(ours)))
+	export := []string{"-tls1_3", "-keymatexport", "EXPORTER-Channel-Binding", "-keymatexportlen", "32"}
+	same := func(t *testing.T, stream *sslstream.Stream, peer *peer) {
+		t.Helper()
+		ours, err := stream.ChannelBinding(sslstream.ChannelBindingExporter)
+		require.NoError(t, err)
+		peer.shows("Keying material: " + strings.ToUpper(hex.EncodeToString(ours)))
+	}
+	t.Run("server", func(t *testing.T) {
+		so := &sslstream.ServerOptions{ServerCertificate: &p.server}
+		session := filepath.Join(t.TempDir(), "session")
+		args := append([]string{"s_client", "-servername", serverName, "-CAfile", p.caFile}, export...)
+		for _, resumed := range []bool{false, true} {
+			port, conn := accept(t)
+			file := "-sess_out"
+			if resumed {
+				file = "-sess_in"
+			}
+			c := start(t, openssl, append(args, "-connect", "127.0.0.1:"+port, file, session)...)
+			stream := sslstream.New(conn())
+			defer stream.Close()
+			require.NoError(t, stream.AuthenticateAsServer(testContext(t), so))
+			require.Equal(t, resumed, stream.Security().Resumed)
+			same(t, stream, c)
+			require.NoError(t, stream.CloseWrite())
+			c.ends() // it has read the ticket before
+		}
+	})
+	t.Run("client", func(t *testing.T) {
+		port := freePort(t)
+		s := start(t, openssl, append([]string{"s_server", "-accept", "127.0.0.1:" + port, "-cert", p.serverFile, "-key", p.serverKey, "-cert_chain", p.serverFile, "-naccept", "1"}, export...)...)
+		s.shows("ACCEPT")
+		stream := sslstream.New(dial(t, port))
+		defer stream.Close()
+		require.NoError(t, stream.AuthenticateAsClient(testContext(t), &sslstream.ClientOptions{TargetHost: serverName, CertificateChainPolicy: p.trust()}))
+		same(t, stream, s)
+	})
 }
 
 // TestChannelBindingWhileRenegotiating asks for it while another goroutine reads, and openssl begins a new handshake.
