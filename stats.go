@@ -34,17 +34,18 @@ var counters struct {
 	}
 }
 
-// Stats returns the statistics of this moment; the maps are the caller's. Counters that change meanwhile may be seen
-// before or after.
+// Stats returns the statistics of this moment; the maps are the caller's. It is safe for concurrent use. Counters that change
+// meanwhile may be seen before or after, but no failed or resumed handshake is seen that is not in the total.
 func Stats() Statistics {
 	s := Statistics{
-		TotalHandshakes:   counters.total.Load(),
-		CurrentHandshakes: counters.current.Load(),
-		FailedHandshakes:  counters.failed.Load(),
-		ResumedHandshakes: counters.resumed.Load(),
 		SessionsOpen:      map[Protocols]int64{},
 		HandshakeDuration: map[Protocols]time.Duration{},
 	}
+	// What is a part of the total is read before it, and counted after it.
+	s.CurrentHandshakes = counters.current.Load()
+	s.FailedHandshakes = counters.failed.Load()
+	s.ResumedHandshakes = counters.resumed.Load()
+	s.TotalHandshakes = counters.total.Load()
 	for i := range counters.versions {
 		v := &counters.versions[i]
 		if v.sessions.Load() == 0 {
@@ -78,6 +79,7 @@ type traceKey struct{}
 // WithTrace returns a context that carries t to the authentications that are given it, besides a Trace that ctx carries
 // already: the newer one's hooks are called first. A nil t adds nothing.
 func WithTrace(ctx context.Context, t *Trace) context.Context {
+	ctx = orBackground(ctx)
 	if t == nil {
 		return ctx
 	}
@@ -95,6 +97,10 @@ func WithTrace(ctx context.Context, t *Trace) context.Context {
 			Validated: func(cert *x509.Certificate, chain *Chain, errs PolicyErrors, took time.Duration) {
 				t.validated(cert, chain, errs, took)
 				before.validated(cert, chain, errs, took)
+			},
+			Revocation: func(cert *x509.Certificate, source, status string, took time.Duration, err error) {
+				t.revocation(cert, source, status, took, err)
+				before.revocation(cert, source, status, took, err)
 			},
 		}
 	}
@@ -122,6 +128,12 @@ func (t *Trace) handshakeDone(s Security, took time.Duration, err error) {
 func (t *Trace) validated(cert *x509.Certificate, chain *Chain, errs PolicyErrors, took time.Duration) {
 	if t != nil && t.Validated != nil {
 		t.Validated(cert, chain, errs, took)
+	}
+}
+
+func (t *Trace) revocation(cert *x509.Certificate, source, status string, took time.Duration, err error) {
+	if t != nil && t.Revocation != nil {
+		t.Revocation(cert, source, status, took, err)
 	}
 }
 

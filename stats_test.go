@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,7 +24,15 @@ func since(before sslstream.Statistics) (total, failed, resumed int64) {
 	return now.TotalHandshakes - before.TotalHandshakes, now.FailedHandshakes - before.FailedHandshakes, now.ResumedHandshakes - before.ResumedHandshakes
 }
 
+// quiet waits until nothing is left of the tests and examples before: the counters are the process's. It is for the goroutine
+// of a test that is nobody's subtest.
+func quiet(t *testing.T) {
+	t.Helper()
+	require.Empty(t, leaked(1))
+}
+
 func TestStats(t *testing.T) {
+	quiet(t)
 	f := newFixture(t)
 	for _, v := range versions {
 		t.Run(v.name, func(t *testing.T) {
@@ -58,11 +68,52 @@ func TestStats(t *testing.T) {
 		assert.Equal(t, before.SessionsOpen, now.SessionsOpen)
 		assert.Equal(t, before.HandshakeDuration, now.HandshakeDuration)
 	})
-	t.Run("configuration errors are none", func(t *testing.T) {
+	t.Run("what is no handshake", func(t *testing.T) {
+		client, server := newPair(t, f.clientOptions(), f.serverOptions())
 		before := sslstream.Stats()
-		client, _ := newStreams(t)
-		require.Error(t, client.AuthenticateAsServer(t.Context(), &sslstream.ServerOptions{}))
-		assert.Equal(t, before, sslstream.Stats())
+		fresh, other := newStreams(t)
+		require.Error(t, fresh.AuthenticateAsServer(t.Context(), &sslstream.ServerOptions{}), "a configuration error")
+		require.Error(t, fresh.AuthenticateAsServerFunc(t.Context(), nil), "another one")
+		require.ErrorIs(t, client.AuthenticateAsClient(t.Context(), nil), sslstream.ErrAlreadyAuthenticated)
+		fresh.Close()
+		require.ErrorIs(t, fresh.AuthenticateAsClient(t.Context(), nil), net.ErrClosed)
+		other.Close()
+		client.CloseWrite()
+		server.CloseWrite()
+		_, err := io.ReadAll(server)
+		require.NoError(t, err)
+		assert.Equal(t, before, sslstream.Stats(), "nor is the peer's close_notify the end of a stream")
+	})
+	t.Run("options that a callback chose with an error in them", func(t *testing.T) {
+		before := sslstream.Stats()
+		client, server := newStreams(t)
+		done := make(chan error, 1)
+		go func() {
+			done <- server.AuthenticateAsServerFunc(t.Context(), func(context.Context, *sslstream.Stream, sslstream.ClientHelloInfo) (*sslstream.ServerOptions, error) {
+				return &sslstream.ServerOptions{}, nil
+			})
+		}()
+		assert.Error(t, client.AuthenticateAsClient(t.Context(), f.clientOptions()))
+		assert.Error(t, <-done)
+		total, failed, _ := since(before)
+		assert.Equal(t, []int64{2, 2}, []int64{total, failed})
+	})
+	t.Run("a callback that panics", func(t *testing.T) {
+		before := sslstream.Stats()
+		client, server := newStreams(t)
+		done := make(chan error, 1)
+		go func() { done <- server.AuthenticateAsServer(t.Context(), f.serverOptions()) }()
+		co := f.clientOptions()
+		co.RemoteCertificateValidationCallback = func(context.Context, *sslstream.Stream, *x509.Certificate, *sslstream.Chain, sslstream.PolicyErrors) (sslstream.PolicyErrors, error) {
+			panic("mine")
+		}
+		assert.Panics(t, func() { client.AuthenticateAsClient(t.Context(), co) })
+		client.Close()
+		require.Error(t, <-done)
+		total, failed, _ := since(before)
+		assert.Equal(t, []int64{2, 2}, []int64{total, failed})
+		assert.Zero(t, sslstream.Stats().CurrentHandshakes)
+		assert.Equal(t, before.SessionsOpen, sslstream.Stats().SessionsOpen)
 	})
 	t.Run("under way", func(t *testing.T) {
 		before := sslstream.Stats()
@@ -81,6 +132,7 @@ func TestStats(t *testing.T) {
 
 // TestSessionsOpen ends streams in every way, each of which is counted once, whatever comes after it.
 func TestSessionsOpen(t *testing.T) {
+	quiet(t)
 	f := newFixture(t)
 	open := func() int64 { return sslstream.Stats().SessionsOpen[tls13] }
 	for _, tc := range []struct {
@@ -119,6 +171,37 @@ func TestSessionsOpen(t *testing.T) {
 			}
 		})
 	}
+	t.Run("everything at once", func(t *testing.T) {
+		before := open()
+		for range 20 {
+			client, server := newPair(t, f.clientOptions(), f.serverOptions(), sslstream.LeaveInnerOpen())
+			var all sync.WaitGroup
+			for _, s := range []*sslstream.Stream{client, server} {
+				for range 4 {
+					all.Go(func() { s.Close() })
+					all.Go(func() { s.Detach() })
+					all.Go(func() { s.Unwrap(t.Context()) })
+				}
+			}
+			all.Wait()
+			require.Equal(t, before, open())
+		}
+	})
+	t.Run("no end", func(t *testing.T) {
+		before := open()
+		client, server := newPair(t, f.clientOptions(), f.serverOptions(), sslstream.LeaveInnerOpen())
+		_, err := client.Inner().Write([]byte("this is no record"))
+		require.NoError(t, err)
+		_, err = server.Read(make([]byte, 1))
+		require.Error(t, err)
+		_, again := server.Read(make([]byte, 1))
+		require.Equal(t, err, again, "a fatal error")
+		assert.Equal(t, before+2, open(), "a broken stream is open until it is closed")
+		server.Close()
+		assert.Equal(t, before+1, open())
+		client.Close()
+		assert.Equal(t, before, open())
+	})
 	t.Run("a late refusal", func(t *testing.T) {
 		before := open()
 		client, server := newStreams(t)
@@ -149,6 +232,63 @@ func TestSessionsOpen(t *testing.T) {
 			require.Equal(t, before, open())
 		}
 	})
+}
+
+// TestStatsAddUp looks at the counters while handshakes succeed, fail and end.
+func TestStatsAddUp(t *testing.T) {
+	quiet(t)
+	f := newFixture(t)
+	before := sslstream.Stats()
+	stop, looked := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(looked)
+		for done := false; !done; {
+			select {
+			case <-stop:
+				done = true
+			default:
+			}
+			now := sslstream.Stats()
+			failed, resumed, total := now.FailedHandshakes-before.FailedHandshakes, now.ResumedHandshakes-before.ResumedHandshakes, now.TotalHandshakes-before.TotalHandshakes
+			if now.CurrentHandshakes < 0 || now.SessionsOpen[tls13] < 0 || failed+resumed > total {
+				t.Errorf("%+v", now)
+				return
+			}
+		}
+	}()
+	const workers, rounds = 4, 15
+	good, bad, so := f.clientOptions(), f.clientOptions(), f.serverOptions()
+	bad.TargetHost = "other.example"
+	var all sync.WaitGroup
+	for range workers {
+		all.Go(func() {
+			for i := range rounds {
+				a, b := testpki.TCP(t)
+				client, server := sslstream.New(a), sslstream.New(b)
+				done := make(chan error, 1)
+				go func() { done <- server.AuthenticateAsServer(t.Context(), so) }()
+				if i%3 == 0 {
+					assert.Error(t, client.AuthenticateAsClient(t.Context(), bad))
+					client.Close()
+					assert.Error(t, <-done)
+				} else {
+					assert.NoError(t, client.AuthenticateAsClient(t.Context(), good))
+					assert.NoError(t, <-done)
+				}
+				client.Close()
+				server.Close()
+			}
+		})
+	}
+	all.Wait()
+	close(stop)
+	<-looked
+	now := sslstream.Stats()
+	total, failed, _ := since(before)
+	assert.EqualValues(t, 2*workers*rounds, total)
+	assert.EqualValues(t, 2*workers*rounds/3, failed)
+	assert.Zero(t, now.CurrentHandshakes)
+	assert.Equal(t, before.SessionsOpen[tls13], now.SessionsOpen[tls13])
 }
 
 // traced records what a Trace is told.
