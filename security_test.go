@@ -123,6 +123,8 @@ func TestRequirements(t *testing.T) {
 				}
 				_, err = stream.Write([]byte("x"))
 				assert.Same(t, ae, err, "no application byte")
+				_, err = stream.Read(make([]byte, 1))
+				assert.Same(t, ae, err, "in neither direction")
 				stream.Inner().Close()
 				n, err := peer.Read(make([]byte, 1))
 				assert.Zero(t, n)
