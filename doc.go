@@ -48,6 +48,12 @@
 // on a server name, application protocol, versions, own certificate and what the options demand of the client. Where that
 // differs a full handshake follows. Everything is verified on resumed sessions too.
 //
+// # Above and around TLS
+//
+// [Stream.ChannelBinding] ties an authentication above TLS, such as SASL's, to the session (RFC 5929, RFC 9266).
+// [Stream.Security] says what was negotiated, as text, JSON or a slog group. [Stats] counts handshakes and open sessions of the
+// process, and a [Trace] in the context of an authentication is told of it.
+//
 // # Differences from .NET
 //
 //   - Close sends close_notify, for up to 5 s; SslStream's Dispose does not.

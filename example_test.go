@@ -1,6 +1,7 @@
 package sslstream_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -236,4 +238,125 @@ func ExampleRequirements() {
 	var unmet *sslstream.RequirementError
 	fmt.Println(errors.As(err, &unmet), unmet)
 	// Output: true sslstream: the session does not meet what is required: PostQuantum
+}
+
+func ExampleStream_ChannelBinding() {
+	cert, roots := selfSigned("server.example")
+	clientEnd, serverEnd := net.Pipe()
+	theirs := make(chan []byte, 1)
+	go func() {
+		s := sslstream.New(serverEnd)
+		defer s.Close()
+		if err := s.AuthenticateAsServer(context.Background(), &sslstream.ServerOptions{ServerCertificate: cert}); err != nil {
+			log.Print(err)
+		}
+		data, err := s.ChannelBinding(sslstream.ChannelBindingExporter)
+		if err != nil {
+			log.Print(err)
+		}
+		theirs <- data
+	}()
+
+	s := sslstream.New(clientEnd)
+	defer s.Close()
+	err := s.AuthenticateAsClient(context.Background(), &sslstream.ClientOptions{
+		TargetHost:             "server.example",
+		CertificateChainPolicy: &sslstream.ChainPolicy{CustomTrustStore: roots},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ours, err := s.ChannelBinding(sslstream.ChannelBindingExporter) // for SCRAM-SHA-256-PLUS: "p=tls-exporter,,"
+	fmt.Println(len(ours), err, bytes.Equal(ours, <-theirs))
+	_, err = s.ChannelBinding(sslstream.ChannelBindingUnique)
+	fmt.Println(err)
+	// Output:
+	// 32 <nil> true
+	// sslstream: the session has no tls-unique channel binding: TLS 1.3 does not define it; use ChannelBindingExporter: unsupported operation
+}
+
+func ExampleWithTrace() {
+	cert, roots := selfSigned("server.example")
+	clientEnd, serverEnd := net.Pipe()
+	go echo(serverEnd, &sslstream.ServerOptions{ServerCertificate: cert})
+
+	ctx := sslstream.WithTrace(context.Background(), &sslstream.Trace{
+		HandshakeStart: func(server bool, targetHost string) { fmt.Println("start:", server, targetHost) },
+		Validated: func(cert *x509.Certificate, _ *sslstream.Chain, errs sslstream.PolicyErrors, _ time.Duration) {
+			fmt.Println("validated:", cert.Subject, errs)
+		},
+		HandshakeDone: func(s sslstream.Security, _ time.Duration, err error) { fmt.Println("done:", s.Protocol, err) },
+	})
+	s := sslstream.New(clientEnd)
+	defer s.Close()
+	err := s.AuthenticateAsClient(ctx, &sslstream.ClientOptions{
+		TargetHost:             "server.example",
+		CertificateChainPolicy: &sslstream.ChainPolicy{CustomTrustStore: roots},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// start: false server.example
+	// validated: CN=server.example None
+	// done: TLS13 <nil>
+}
+
+func ExampleStats() {
+	cert, roots := selfSigned("server.example")
+	clientEnd, serverEnd := net.Pipe()
+	go echo(serverEnd, &sslstream.ServerOptions{ServerCertificate: cert})
+
+	before := sslstream.Stats() // counters of the process: what counts is the difference
+	s := sslstream.New(clientEnd)
+	defer s.Close()
+	err := s.AuthenticateAsClient(context.Background(), &sslstream.ClientOptions{
+		TargetHost:             "other.example",
+		CertificateChainPolicy: &sslstream.ChainPolicy{CustomTrustStore: roots},
+	})
+	after := sslstream.Stats()
+	fmt.Println(err != nil, after.FailedHandshakes > before.FailedHandshakes)
+	// Output: true true
+}
+
+func ExampleSecurity() {
+	cert, roots := selfSigned("server.example")
+	clientEnd, serverEnd := net.Pipe()
+	go echo(serverEnd, &sslstream.ServerOptions{ServerCertificate: cert})
+
+	s := sslstream.New(clientEnd)
+	defer s.Close()
+	err := s.AuthenticateAsClient(context.Background(), &sslstream.ClientOptions{
+		TargetHost:             "server.example",
+		CertificateChainPolicy: &sslstream.ChainPolicy{CustomTrustStore: roots},
+		TLSConfig:              &tls.Config{CurvePreferences: []tls.CurveID{tls.X25519}},
+		CipherSuites:           []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
+		EnabledProtocols:       sslstream.ProtocolTLS12,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(s.Security())
+	text, err := json.MarshalIndent(s.Security(), "", "  ")
+	fmt.Printf("%s %v\n", text, err)
+	// Output:
+	// Cipher: Aes128 strength 128
+	// Hash: Sha256 strength 256
+	// Key exchange: ECDHE strength 255
+	// Protocol: TLS12
+	// {
+	//   "protocol": "TLS12",
+	//   "cipherSuite": "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+	//   "cipherAlgorithm": "Aes128",
+	//   "cipherStrength": 128,
+	//   "hashAlgorithm": "Sha256",
+	//   "hashStrength": 256,
+	//   "keyExchangeAlgorithm": "ECDHE",
+	//   "keyExchangeStrength": 255,
+	//   "group": "X25519",
+	//   "applicationProtocol": "",
+	//   "mutuallyAuthenticated": false,
+	//   "resumed": false,
+	//   "echAccepted": false
+	// } <nil>
 }
