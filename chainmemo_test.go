@@ -55,6 +55,21 @@ func TestChainsAreRemembered(t *testing.T) {
 	assert.True(t, partial.Has(StatusPartialChain), "another set of certificates is another question")
 }
 
+// TestResumedSessionsUseTheMemo asks as a handshake does.
+func TestResumedSessionsUseTheMemo(t *testing.T) {
+	root := testpki.Root(t, "Root")
+	sent := []*x509.Certificate{root.Issue(t, "leaf.example").Leaf}
+	p, err := compilePolicy(&ChainPolicy{CustomTrustStore: testpki.Pool(root)}, RevocationNoCheck)
+	require.NoError(t, err)
+	p.memo = &chainMemo{}
+	host, err := parseTargetHost("leaf.example")
+	require.NoError(t, err)
+	require.Zero(t, p.judge(sent, false, host, true, false, time.Now()).errs)
+	p.roots = testpki.Pool() // which shows who is asked
+	assert.Zero(t, p.judge(sent, false, host, true, true, time.Now()).errs, "a resumed session")
+	assert.Equal(t, RemoteCertificateChainErrors, p.judge(sent, false, host, true, false, time.Now()).errs, "a full handshake")
+}
+
 func TestChainMemoForgets(t *testing.T) {
 	m := &chainMemo{}
 	c := testpki.Root(t, "Root").Certificate

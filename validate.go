@@ -384,6 +384,7 @@ func (p *policy) judge(sent []*x509.Certificate, server bool, host targetHost, r
 		return v
 	}
 	forRole := *p
+	forRole.resumed = resumed
 	if forRole.usages == nil {
 		forRole.usages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		if server {
