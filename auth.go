@@ -293,8 +293,7 @@ func (s *Stream) authenticate(ctx context.Context, prepare func(*authentication)
 	}
 	s.tls, s.attempt = conn, a
 	a.ctx, a.hello.Info = context.Background(), nil // a renegotiation has no ctx; the rest is not needed any more
-	s.phase.Store(phaseAuthenticated)
-	count.done(nil)
+	count.done(nil)                                 // which makes it authenticated
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 
 	"github.com/sslstream/sslstream/internal/transport"
@@ -37,7 +38,12 @@ func (e *AuthenticationError) Error() string {
 	}
 	fmt.Fprintf(&b, "sslstream: authentication as %s", us)
 	if e.TargetHost != "" {
-		fmt.Fprintf(&b, " (%s)", e.TargetHost)
+		// A client may send any bytes for a server's name: they must not look like more than one line of a log.
+		host := strconv.Quote(e.TargetHost)
+		if host[1:len(host)-1] == e.TargetHost {
+			host = e.TargetHost
+		}
+		fmt.Fprintf(&b, " (%s)", host)
 	}
 	switch {
 	case e.PolicyErrors != 0:

@@ -173,7 +173,8 @@ func (h handshakeCount) done(err error) {
 	v.duration.Add(int64(took))
 	v.open.Add(1)
 	h.stream.open.Store(uint32(state.Version))
-	if h.stream.closed.Load() { // Close came first
+	h.stream.phase.Store(phaseAuthenticated) // not before: whatever ends the session must find it counted
+	if h.stream.closed.Load() {              // Close came first
 		h.stream.countEnd()
 	}
 	if h.trace != nil {

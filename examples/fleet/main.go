@@ -3,7 +3,7 @@
 // A server that loses etcd goes on with the keys it has.
 //
 //	go run .                              # all of it, an etcd of its own included
-//	go run . -etcd 10.0.0.5:2379          # with an existing etcd; set FLEET_KEY to share keys with other fleets
+//	go run . -etcd 10.0.0.5:2379          # with an existing etcd; needs FLEET_KEY, which stays the same
 //
 // One process is the parent: it forwards connections and starts the others again when they end.
 package main
@@ -23,6 +23,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -81,6 +82,9 @@ func (f *fleet) run(ctx context.Context) error {
 		return errors.New("fleet: at least one server, and a period of at least a second")
 	}
 	if os.Getenv("FLEET_KEY") == "" {
+		if f.server.etcd != "" {
+			return errors.New("fleet: -etcd needs a FLEET_KEY that stays the same, for example from: openssl rand -base64 32")
+		}
 		fmt.Println("FLEET_KEY is not set: made one for this run")
 		os.Setenv("FLEET_KEY", base64.StdEncoding.EncodeToString(randomBytes(32)))
 	}
@@ -112,7 +116,7 @@ func (f *fleet) run(ctx context.Context) error {
 			return err
 		}
 		ready := make(chan struct{}, 1)
-		etcd := child{name: "etcd", args: []string{"-role", "etcd", "-dir", filepath.Join(dir, "etcd"), "-client", f.server.etcd, "-peer", peer}}
+		etcd := child{name: "etcd", secret: true, args: []string{"-role", "etcd", "-dir", filepath.Join(dir, "etcd"), "-client", f.server.etcd, "-peer", peer}}
 		etcd.up = func(string) {
 			select {
 			case ready <- struct{}{}:
@@ -153,6 +157,7 @@ func randomBytes(n int) []byte {
 // child is another process of this program.
 type child struct {
 	name     string
+	secret   bool // FLEET_KEY is kept from it
 	args     []string
 	up, down func(address string) // what it listens on, and that it no longer does
 }
@@ -178,6 +183,9 @@ func (c *child) runOnce(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, program, c.args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
+	if c.secret {
+		cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "FLEET_KEY=") })
+	}
 	output, writer := io.Pipe()
 	cmd.Stdout, cmd.Stderr = writer, writer
 	if err := cmd.Start(); err != nil {
@@ -191,7 +199,7 @@ func (c *child) runOnce(ctx context.Context) error {
 		address := ""
 		for lines := bufio.NewScanner(output); lines.Scan(); {
 			line := lines.Text()
-			if found, ok := strings.CutPrefix(line, "listening on "); ok {
+			if found, ok := strings.CutPrefix(line, "listening on "); ok && address == "" { // what comes later may quote a client
 				address = found
 				c.up(address)
 			}
