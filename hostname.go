@@ -102,5 +102,9 @@ func decodeServerName(sent string) string {
 	if err != nil {
 		return sent
 	}
+	// idna decodes "xn--" to nothing, by which a name would look like another, or like none.
+	if again, err := idna.Lookup.ToASCII(name); err != nil || !strings.EqualFold(again, sent) {
+		return sent
+	}
 	return name
 }
