@@ -5,6 +5,10 @@ package sslstream_test
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -347,6 +351,11 @@ func TestConfigurationErrors(t *testing.T) {
 	}
 	noKey := tls.Certificate{Certificate: f.server.Certificate}
 	otherKey := tls.Certificate{Certificate: f.server.Certificate, PrivateKey: f.client.PrivateKey}
+	withKey := func(key crypto.PrivateKey) func(*sslstream.ClientOptions) {
+		return func(o *sslstream.ClientOptions) {
+			o.ClientCertificates = []tls.Certificate{{Certificate: f.client.Certificate, PrivateKey: key}}
+		}
+	}
 	certContext, err := sslstream.NewCertificateContext(f.server, nil)
 	require.NoError(t, err)
 	cache := tls.NewLRUClientSessionCache(1)
@@ -428,6 +437,11 @@ func TestConfigurationErrors(t *testing.T) {
 		}, []string{"too many"}, false},
 		{"certificate without a key", nil, func(o *sslstream.ClientOptions) { o.ClientCertificates = []tls.Certificate{f.client, noKey} }, []string{"ClientCertificates, number 1", "private key"}, false},
 		{"certificate with another's key", nil, func(o *sslstream.ClientOptions) { o.ClientCertificates = []tls.Certificate{otherKey} }, []string{"does not belong"}, false},
+		{"nil RSA key", nil, withKey((*rsa.PrivateKey)(nil)), []string{"ClientCertificates, number 0", "private key is empty"}, false},
+		{"nil ECDSA key", nil, withKey((*ecdsa.PrivateKey)(nil)), []string{"ClientCertificates, number 0", "private key is empty"}, false},
+		{"zero ECDSA key", nil, withKey(&ecdsa.PrivateKey{}), []string{"ClientCertificates, number 0", "private key is empty"}, false},
+		{"nil Ed25519 key", nil, withKey(ed25519.PrivateKey(nil)), []string{"ClientCertificates, number 0", "private key is empty"}, false},
+		{"nil pointer to an Ed25519 key", nil, withKey((*ed25519.PrivateKey)(nil)), []string{"ClientCertificates, number 0", "private key is empty"}, false},
 		{"certificate with no certificate", nil, func(o *sslstream.ClientOptions) { o.ClientCertificates = []tls.Certificate{{}} }, []string{"no certificate"}, false},
 		{"context that nobody made", nil, func(o *sslstream.ClientOptions) { o.ClientCertificateContext = &sslstream.CertificateContext{} }, []string{"ClientCertificateContext", "NewCertificateContext"}, false},
 		{"ECH with TLS 1.2", nil, func(o *sslstream.ClientOptions) {

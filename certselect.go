@@ -3,6 +3,9 @@ package sslstream
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -131,6 +134,9 @@ func usableCertificate(c tls.Certificate) (tls.Certificate, error) {
 	if !ok {
 		return c, fmt.Errorf("its private key is a %T, which is neither a crypto.Signer nor a crypto.Decrypter", c.PrivateKey)
 	}
+	if emptyKey(c.PrivateKey) {
+		return c, fmt.Errorf("its private key is empty: a %T without a value", c.PrivateKey)
+	}
 	// What is sent counts: a Leaf may have been forgotten when the certificate was renewed.
 	if c.Leaf == nil || !slices.Equal(c.Leaf.Raw, c.Certificate[0]) {
 		leaf, err := x509.ParseCertificate(c.Certificate[0])
@@ -143,6 +149,21 @@ func usableCertificate(c tls.Certificate) (tls.Certificate, error) {
 		return c, fmt.Errorf("the private key does not belong to the certificate of %s", certificateName(c.Leaf))
 	}
 	return c, nil
+}
+
+// emptyKey reports whether a key is what is left where loading it failed: asked for anything, it would panic.
+func emptyKey(key crypto.PrivateKey) bool {
+	switch k := key.(type) {
+	case *rsa.PrivateKey:
+		return k == nil
+	case *ecdsa.PrivateKey:
+		return k == nil || k.Curve == nil
+	case ed25519.PrivateKey:
+		return len(k) != ed25519.PrivateKeySize
+	case *ed25519.PrivateKey:
+		return k == nil || len(*k) != ed25519.PrivateKeySize
+	}
+	return false
 }
 
 // usableCertificates is usableCertificate for a list; field names it in the error.
