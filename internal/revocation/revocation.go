@@ -1,0 +1,296 @@
+// Package revocation answers whether a certificate is revoked: by a stapled OCSP response, by what is remembered, by OCSP
+// (RFC 6960) and by CRLs (RFC 5280, Section 5), in this order.
+package revocation
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sslstream/sslstream/internal/fetch"
+)
+
+// Status is what is known of a certificate.
+type Status int
+
+// The statuses. Only Unavailable, the zero value, is not signed by anybody.
+const (
+	Unavailable Status = iota // nobody could say
+	Good
+	Revoked
+	Unknown // the responder says that it does not know
+)
+
+var statusNames = [...]string{"unavailable", "good", "revoked", "unknown"}
+
+func (s Status) String() string { return statusNames[s] }
+
+// Where an answer is from, if not from a URL.
+const (
+	FromStaple = "staple"
+	FromCache  = "cache"
+)
+
+const (
+	// clockSkew is how far a responder's clock may be ahead of ours. An answer that has run out gets no such grace.
+	clockSkew = 5 * time.Minute
+	// openEnded is how long an OCSP response counts that does not say until when (RFC 6960, Section 4.2.2.1: newer
+	// information is available all the time).
+	openEnded = time.Hour
+	// failureMemory is how long a question that got no answer is not asked again.
+	failureMemory = 10 * time.Second
+	// patience is how long a service must have been given before its silence is remembered as a failure.
+	patience = 5 * time.Second
+	// maxServices is how many services of each kind one certificate may name and have asked.
+	maxServices = 4
+)
+
+// Answer is what was found out about a certificate.
+type Answer struct {
+	Status    Status
+	Source    string    // FromStaple, FromCache or a URL: the last one asked where the status is Unavailable, "" where there is none
+	From      time.Time // the answer counts from here
+	Until     time.Time // to here
+	RevokedAt time.Time
+	Reason    int // RFC 5280, Section 5.3.1
+	Raw       []byte
+	Err       error // for all but Good: why
+}
+
+// counts says whether the answer is one at this moment.
+func (a *Answer) counts(now time.Time) bool { return !now.Before(a.From) && !now.After(a.Until) }
+
+// period is why an answer does not count at this moment.
+func (a *Answer) period(now time.Time) error {
+	if now.Before(a.From) {
+		return fmt.Errorf("is not valid before %s", a.From.UTC().Format(time.RFC3339))
+	}
+	return fmt.Errorf("ran out on %s", a.Until.UTC().Format(time.RFC3339))
+}
+
+// Cache remembers answers. The zero value is not ready to use: see NewCache.
+type Cache struct {
+	memory   *memory
+	asking   fetch.Flights[question, *Answer]
+	fetching fetch.Flights[question, *revocationList]
+}
+
+// NewCache makes a cache of at most so many bytes, more or less.
+func NewCache(bytes int) *Cache { return &Cache{memory: newMemory(bytes)} }
+
+// Checker answers for one validation. Its methods may be called at once.
+type Checker struct {
+	Cache  *Cache
+	Client *http.Client // nil: fetch's own
+	Budget *fetch.Budget
+	Now    time.Time // the moment to answer for
+}
+
+// question tells what is asked apart from what else is asked at the same time, and from what failed before.
+type question struct {
+	client *http.Client
+	url    string
+	about  key
+}
+
+// Local answers without asking anybody: by the staple (a DER OCSP response, or nil), or by what is remembered. staple says what
+// is wrong with one that does not count, or why it is not the answer.
+func (c *Checker) Local(cert, issuer *x509.Certificate, staple []byte) (answer Answer, stapleErr error) {
+	about := certKey(cert, issuer)
+	known := c.remembered(about, cert, issuer)
+	if len(staple) == 0 {
+		return known, nil
+	}
+	stapled, err := c.stapled(about, cert, issuer, staple)
+	switch {
+	case err != nil:
+		return known, fmt.Errorf("the stapled OCSP response %w", err)
+	case known.Status == Revoked || stapled.Status == Unknown && known.Status == Good:
+		// The peer may choose among responses that have not run out: a revocation that is known here counts.
+		return known, stapled.Err
+	}
+	return *stapled, stapled.Err
+}
+
+// stapled checks a staple, once for as long as it is remembered.
+func (c *Checker) stapled(about key, cert, issuer *x509.Certificate, staple []byte) (*Answer, error) {
+	if known, ok := c.Cache.memory.get(about).(*Answer); ok && string(known.Raw) == string(staple) {
+		if !known.counts(c.Now) {
+			return nil, known.period(c.Now)
+		}
+		again := *known
+		again.Source = FromStaple
+		return &again, nil
+	}
+	answer, err := parseOCSP(staple, cert, issuer)
+	if err != nil {
+		return nil, err
+	}
+	if !answer.counts(c.Now) {
+		return nil, answer.period(c.Now)
+	}
+	c.Cache.remember(about, answer)
+	answer.Source = FromStaple
+	answer.explain()
+	return answer, nil
+}
+
+// remembered is the newest OCSP response or CRL that is remembered and counts; a revocation in either wins.
+func (c *Checker) remembered(about key, cert, issuer *x509.Certificate) Answer {
+	var best Answer
+	consider := func(a *Answer) {
+		if a == nil || !a.counts(c.Now) || a.Status == Unknown {
+			return
+		}
+		if best.Status == Unavailable || a.Status == Revoked && best.Status != Revoked ||
+			a.From.After(best.From) && (a.Status == Revoked) == (best.Status == Revoked) {
+			best = *a
+		}
+	}
+	if known, ok := c.Cache.memory.get(about).(*Answer); ok {
+		consider(known)
+	}
+	for _, url := range services(cert.CRLDistributionPoints) {
+		if known, ok := c.Cache.memory.get(listKey(url, issuer)).(*revocationList); ok {
+			if a, err := known.look(cert); err == nil {
+				consider(a)
+			}
+		}
+	}
+	if best.Status != Unavailable {
+		best.Source = FromCache
+		best.explain()
+	}
+	return best
+}
+
+// Ask asks the certificate's services, first OCSP, then CRLs, until one has an answer. The error of an answer that is
+// Unavailable says what each one did.
+func (c *Checker) Ask(ctx context.Context, cert, issuer *x509.Certificate) Answer {
+	about := certKey(cert, issuer)
+	type service struct {
+		kind, url string
+		ask       func(ctx context.Context, url string) (*Answer, error)
+	}
+	var all []service
+	for _, url := range services(cert.OCSPServer) {
+		all = append(all, service{"OCSP", url, func(ctx context.Context, url string) (*Answer, error) {
+			return c.askOCSP(ctx, about, cert, issuer, url)
+		}})
+	}
+	for _, url := range services(cert.CRLDistributionPoints) {
+		all = append(all, service{"CRL", url, func(ctx context.Context, url string) (*Answer, error) {
+			return c.askCRL(ctx, cert, issuer, url)
+		}})
+	}
+	if len(all) == 0 {
+		return Answer{Err: errors.New("the certificate names no OCSP responder and no CRL that can be asked over http or https")}
+	}
+	none := Answer{}
+	var failures []error
+	for i, s := range all {
+		answer, err := c.share(ctx, len(all)-i > 1, question{c.Client, s.url, about}, func(ctx context.Context) (*Answer, error) {
+			return s.ask(ctx, s.url)
+		})
+		if err == nil {
+			found := *answer
+			found.Source = s.url
+			found.explain()
+			return found
+		}
+		none.Source = s.url
+		failures = append(failures, fmt.Errorf("%s by %s: %w", s.kind, shortened(s.url), err))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	none.Err = errors.Join(failures...)
+	return none
+}
+
+// share gives one service its share of the time that ctx leaves, half of it where others may be asked yet. One that failed
+// a moment ago is not asked.
+func (c *Checker) share(ctx context.Context, others bool, q question, ask func(context.Context) (*Answer, error)) (*Answer, error) {
+	if f, ok := c.Cache.memory.get(q).(*failure); ok && time.Now().Before(f.until) {
+		if f.answer != nil && f.answer.counts(c.Now) {
+			return f.answer, nil
+		}
+		if f.err != nil {
+			return nil, fmt.Errorf("%w (a moment ago; not asked again so soon)", f.err)
+		}
+	}
+	mine := ctx
+	if deadline, ok := ctx.Deadline(); ok && others {
+		var cancel context.CancelFunc
+		mine, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+		defer cancel()
+	}
+	began := time.Now()
+	answer, err := ask(mine)
+	failed := &failure{until: time.Now().Add(failureMemory), err: err}
+	switch {
+	case errors.Is(err, fetch.ErrBudget) || errors.Is(err, context.Canceled):
+	case errors.Is(err, context.DeadlineExceeded) && time.Since(began) < patience:
+	case err != nil:
+		c.Cache.memory.put(q, failed)
+	case !answer.counts(c.Now):
+		err = fmt.Errorf("the answer %w", answer.period(c.Now))
+		if !answer.counts(time.Now()) { // and not only for the moment that is asked about
+			failed.err = err
+			c.Cache.memory.put(q, failed)
+		}
+	case answer.Status == Unknown:
+		failed.answer = answer
+		c.Cache.memory.put(q, failed)
+	}
+	return answer, err
+}
+
+// services are those of the URLs that can be asked.
+func services(urls []string) []string {
+	var usable []string
+	for _, u := range urls {
+		if len(usable) < maxServices && fetch.Allowed(u) == nil {
+			usable = append(usable, u)
+		}
+	}
+	return usable
+}
+
+// explain sets the error of an answer that is not good.
+func (a *Answer) explain() {
+	by := a.Source
+	if by == FromStaple {
+		by = "the stapled OCSP response"
+	} else if by == FromCache {
+		by = "what is remembered of its issuer"
+	}
+	switch a.Status {
+	case Revoked:
+		a.Err = fmt.Errorf("revoked on %s (%s), says %s", a.RevokedAt.UTC().Format(time.RFC3339), reasonName(a.Reason), by)
+	case Unknown:
+		a.Err = fmt.Errorf("not known to the OCSP responder, says %s", by)
+	}
+}
+
+// reasonName is the reason's name in RFC 5280, Section 5.3.1.
+func reasonName(reason int) string {
+	names := [...]string{"unspecified", "keyCompromise", "cACompromise", "affiliationChanged", "superseded", "cessationOfOperation",
+		"certificateHold", "", "removeFromCRL", "privilegeWithdrawn", "aACompromise"}
+	if reason >= 0 && reason < len(names) && names[reason] != "" {
+		return names[reason]
+	}
+	return fmt.Sprintf("reason %d", reason)
+}
+
+// shortened is text for an error message, of which a peer may have chosen the length.
+func shortened(text string) string {
+	if len(text) > 200 {
+		text = text[:200] + "…"
+	}
+	return strings.ToValidUTF8(text, "�")
+}
