@@ -438,6 +438,10 @@ func (a *authentication) serverCertificate(hello *tls.ClientHelloInfo) (*tls.Cer
 // may begin; what it returns refuses the peer.
 func (a *authentication) verify(cs tls.ConnectionState) error {
 	refuse := func(v verdict, left PolicyErrors, err error) error {
+		if cs.DidResume && !a.settings.server {
+			// The session would bring the same certificates again, while in a full handshake the server shows what it has now.
+			a.sessions.forget()
+		}
 		a.refused = &refusal{v, left, err}
 		return a.refused
 	}
@@ -451,9 +455,19 @@ func (a *authentication) verify(cs tls.ConnectionState) error {
 	}
 
 	began := time.Now()
-	v := set.policy.judge(cs.PeerCertificates, set.server, a.host, set.certificateRequired, cs.DidResume, set.now())
+	v := set.policy.judge(a.ctx, evidence{
+		sent:     cs.PeerCertificates,
+		staple:   cs.OCSPResponse,
+		ofServer: !set.server,
+		host:     a.host,
+		required: set.certificateRequired,
+		resumed:  cs.DidResume,
+	}, set.now())
+	if err := a.ctx.Err(); err != nil {
+		return err // the verdict may be one on downloads that were cut short
+	}
 	cs.VerifiedChains = v.verified
-	r := &session{state: cs, server: set.server, chain: v.chain, errs: v.errs}
+	r := &session{state: cs, server: set.server, chain: v.chain, errs: v.errs, stapleUntil: v.stapleUntil}
 	if set.server {
 		r.serverCert = a.local
 	} else {

@@ -31,7 +31,7 @@ var errTooMuchWork = errors.New("sslstream: the certificates sent would take too
 
 // build finds the best chain for leaf and says what is wrong with it. sent are the certificates that came
 // with it, in any order. The second result is what crypto/tls calls verified chains: empty unless the chain is valid.
-func (p *policy) build(leaf *x509.Certificate, sent []*x509.Certificate, now time.Time) (*Chain, [][]*x509.Certificate) {
+func (p *policy) build(v *validation, leaf *x509.Certificate, sent []*x509.Certificate, now time.Time) (*Chain, [][]*x509.Certificate) {
 	if !p.at.IsZero() {
 		now = p.at
 	}
@@ -40,22 +40,42 @@ func (p *policy) build(leaf *x509.Certificate, sent []*x509.Certificate, now tim
 		key = keyOf(leaf, sent)
 	}
 	var verified [][]*x509.Certificate
-	if p.resumed {
+	if v.resumed {
 		verified = p.memo.recall(key, now)
 	}
+	var best examined
 	if len(verified) == 0 {
-		if verified = p.verify(leaf, sent, now); len(verified) > 0 {
+		if verified = p.verify(leaf, sent, now); len(verified) == 0 {
+			best = p.explain(leaf, sent, now)
+			if p.download {
+				verified = p.completed(v, &best, leaf, sent, now)
+			}
+		}
+		if len(verified) > 0 {
 			p.memo.store(key, verified)
 		}
 	}
-	if len(verified) > 0 {
-		chain := &Chain{Elements: make([]ChainElement, len(verified[0]))}
-		for i, c := range verified[0] {
-			chain.Elements[i].Certificate = c
-		}
-		return chain, verified
+	switch {
+	case len(verified) > 0 && p.revocationMode != RevocationNoCheck:
+		return v.checkAll(p, verified, now)
+	case len(verified) > 0:
+		return chainOf(verified[0]), verified
+	case p.revocationMode != RevocationNoCheck:
+		v.check(p, best.chain, best.path.end, now)
 	}
-	return p.explain(leaf, sent, now)
+	if len(best.chain.Status) > 0 {
+		return best.chain, nil
+	}
+	return best.chain, [][]*x509.Certificate{best.path.certs}
+}
+
+// chainOf is a chain with nothing against it.
+func chainOf(certs []*x509.Certificate) *Chain {
+	chain := &Chain{Elements: make([]ChainElement, len(certs))}
+	for i, c := range certs {
+		chain.Elements[i].Certificate = c
+	}
+	return chain
 }
 
 // verify is the fast path: every chain in which nothing at all is wrong.
@@ -90,8 +110,14 @@ func (p *policy) verify(leaf *x509.Certificate, sent []*x509.Certificate, now ti
 	})
 }
 
+// examined is a path with what is wrong with it.
+type examined struct {
+	chain *Chain
+	path  foundPath
+}
+
 // explain is build's slow path: of all paths that can be found the one with the least wrong.
-func (p *policy) explain(leaf *x509.Certificate, sent []*x509.Certificate, now time.Time) (*Chain, [][]*x509.Certificate) {
+func (p *policy) explain(leaf *x509.Certificate, sent []*x509.Certificate, now time.Time) examined {
 	f := finder{policy: p, now: now}
 	for _, c := range slices.Concat(sent, p.extra) {
 		if !f.known(c) {
@@ -100,8 +126,7 @@ func (p *policy) explain(leaf *x509.Certificate, sent []*x509.Certificate, now t
 	}
 	f.extend([]*x509.Certificate{leaf})
 
-	var best *Chain
-	var bestPath foundPath
+	var best examined
 	bestCount := [3]int{}
 	for _, path := range f.paths {
 		chain := f.examine(path)
@@ -110,26 +135,19 @@ func (p *policy) explain(leaf *x509.Certificate, sent []*x509.Certificate, now t
 			listed += len(e.Status)
 		}
 		count := [3]int{len(chain.Status), listed, int(path.end)}
-		if best == nil || slices.Compare(count[:], bestCount[:]) < 0 {
-			best, bestPath, bestCount = chain, path, count
+		if best.chain == nil || slices.Compare(count[:], bestCount[:]) < 0 {
+			best, bestCount = examined{chain, path}, count
 		}
 	}
-	if len(best.Status) > 0 {
-		return best, nil
-	}
-	return best, [][]*x509.Certificate{bestPath.certs}
+	return best
 }
 
 // examine says everything that is wrong with each certificate of a path.
 func (f *finder) examine(path foundPath) *Chain {
 	p, now := f.policy, f.now
-	chain := &Chain{Elements: make([]ChainElement, len(path.certs))}
-	for i, c := range path.certs {
-		chain.Elements[i].Certificate = c
-	}
+	chain := chainOf(path.certs)
 	add := func(i int, flag ChainStatusFlags, err error, detail string, args ...any) {
-		e := &chain.Elements[i]
-		e.Status = append(e.Status, ChainStatus{Flag: flag, Detail: fmt.Sprintf(detail, args...), Err: err})
+		chain.Elements[i].add(flag, fmt.Sprintf(detail, args...), err)
 	}
 	invalid := func(i int, reason x509.InvalidReason, detail string) error {
 		return x509.CertificateInvalidError{Cert: path.certs[i], Reason: reason, Detail: detail}

@@ -23,35 +23,35 @@ func TestChainsAreRemembered(t *testing.T) {
 	p, err := compilePolicy(&ChainPolicy{CustomTrustStore: testpki.Pool(root)}, RevocationNoCheck)
 	require.NoError(t, err)
 	p.usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
-	p.memo, p.resumed = &chainMemo{}, true
+	p.memo = &chainMemo{}
+	resumed := &validation{resumed: true}
 
-	first, verified := p.build(leaf, sent, now)
+	first, verified := p.build(resumed, leaf, sent, now)
 	require.Empty(t, first.Status)
 	require.Len(t, p.memo.young, 1)
 	key := keyOf(leaf, sent)
 	assert.Len(t, p.memo.recall(key, now), 1)
 
 	verified[0][0] = stranger // what was handed out is not what is remembered
-	second, verified := p.build(leaf, sent, now.Add(time.Minute))
+	second, verified := p.build(resumed, leaf, sent, now.Add(time.Minute))
 	require.Empty(t, second.Status)
 	assert.True(t, verified[0][0].Equal(leaf))
 
-	late, _ := p.build(leaf, sent, now.Add(3*time.Hour))
+	late, _ := p.build(resumed, leaf, sent, now.Add(3*time.Hour))
 	assert.True(t, late.Has(StatusNotTimeValid), "the intermediate has expired since")
-	early, _ := p.build(leaf, sent, now.Add(-2*time.Hour))
+	early, _ := p.build(resumed, leaf, sent, now.Add(-2*time.Hour))
 	assert.True(t, early.Has(StatusNotTimeValid))
 
 	p.roots = testpki.Pool() // which shows who is asked
-	kept, _ := p.build(leaf, sent, now)
+	kept, _ := p.build(resumed, leaf, sent, now)
 	assert.Empty(t, kept.Status, "a resumed session's chain is remembered")
-	p.resumed = false
-	full, _ := p.build(leaf, sent, now)
+	full, _ := p.build(&validation{}, leaf, sent, now)
 	assert.NotEmpty(t, full.Status, "a full handshake verifies")
 
-	refused, _ := p.build(stranger, nil, now)
+	refused, _ := p.build(resumed, stranger, nil, now)
 	require.NotEmpty(t, refused.Status)
 	assert.Len(t, p.memo.young, 1, "what was refused is not remembered")
-	partial, _ := p.build(leaf, nil, now)
+	partial, _ := p.build(resumed, leaf, nil, now)
 	assert.True(t, partial.Has(StatusPartialChain), "another set of certificates is another question")
 }
 
@@ -64,10 +64,13 @@ func TestResumedSessionsUseTheMemo(t *testing.T) {
 	p.memo = &chainMemo{}
 	host, err := parseTargetHost("leaf.example")
 	require.NoError(t, err)
-	require.Zero(t, p.judge(sent, false, host, true, false, time.Now()).errs)
+	judge := func(resumed bool) PolicyErrors {
+		return p.judge(t.Context(), evidence{sent: sent, ofServer: true, host: host, resumed: resumed}, time.Now()).errs
+	}
+	require.Zero(t, judge(false))
 	p.roots = testpki.Pool() // which shows who is asked
-	assert.Zero(t, p.judge(sent, false, host, true, true, time.Now()).errs, "a resumed session")
-	assert.Equal(t, RemoteCertificateChainErrors, p.judge(sent, false, host, true, false, time.Now()).errs, "a full handshake")
+	assert.Zero(t, judge(true), "a resumed session")
+	assert.Equal(t, RemoteCertificateChainErrors, judge(false), "a full handshake")
 }
 
 func TestChainMemoForgets(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 )
 
 // session is what a handshake agreed on. It is not modified once a stream has it.
@@ -17,6 +18,8 @@ type session struct {
 	serverCert *x509.Certificate // of either side
 	chain      *Chain
 	errs       PolicyErrors // before the callback had its say
+
+	stapleUntil time.Time // until when the peer's staple says that its certificate is good; zero: none does
 }
 
 var noSession session

@@ -1,6 +1,7 @@
 package sslstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -236,10 +237,16 @@ func (p *ChainPolicy) Build(ctx context.Context, cert *x509.Certificate, extra .
 	if compiled.usages == nil {
 		compiled.usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 	}
-	if err := orBackground(ctx).Err(); err != nil {
+	ctx = orBackground(ctx)
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	chain, _ := compiled.build(cert, extra, time.Now())
+	v, end := compiled.validation(ctx)
+	defer end()
+	chain, _ := compiled.build(v, cert, extra, time.Now())
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	return chain, nil
 }
 
@@ -317,15 +324,19 @@ const allVerificationFlags = IgnoreNotTimeValid | IgnoreInvalidBasicConstraints 
 
 // policy is a ChainPolicy, checked and copied.
 type policy struct {
-	roots          *x509.CertPool
-	extra          []*x509.Certificate
-	usages         []x509.ExtKeyUsage // nil: by role
-	policies       []x509.OID
-	ignore         VerificationFlags
-	at             time.Time // zero: now
-	revocationMode RevocationMode
-	memo           *chainMemo
-	resumed        bool // chains that were valid before need no second look
+	roots    *x509.CertPool
+	extra    []*x509.Certificate
+	usages   []x509.ExtKeyUsage // nil: by role
+	policies []x509.OID
+	ignore   VerificationFlags
+	at       time.Time // zero: now
+	memo     *chainMemo
+
+	revocationMode   RevocationMode
+	revocationFlag   RevocationFlag
+	download         bool
+	retrievalTimeout time.Duration
+	client           *http.Client // for downloads; nil: a private one
 }
 
 // compilePolicy checks p, which may be nil. mode is the options' own, which counts where the policy has none.
@@ -334,13 +345,18 @@ func compilePolicy(p *ChainPolicy, mode RevocationMode) (policy, error) {
 		p = &ChainPolicy{}
 	}
 	c := policy{
-		roots:          p.CustomTrustStore,
-		extra:          slices.Clone(p.ExtraStore),
-		usages:         slices.Clone(p.ApplicationPolicy),
-		policies:       slices.Clone(p.CertificatePolicy),
-		ignore:         p.VerificationFlags,
-		at:             p.VerificationTime,
-		revocationMode: mode,
+		roots:    p.CustomTrustStore,
+		extra:    slices.Clone(p.ExtraStore),
+		usages:   slices.Clone(p.ApplicationPolicy),
+		policies: slices.Clone(p.CertificatePolicy),
+		ignore:   p.VerificationFlags,
+		at:       p.VerificationTime,
+
+		revocationMode:   mode,
+		revocationFlag:   p.RevocationFlag,
+		download:         p.DownloadCertificates,
+		retrievalTimeout: cmp.Or(p.URLRetrievalTimeout, defaultURLRetrievalTimeout),
+		client:           p.HTTPClient,
 	}
 	if p.RevocationMode != RevocationNoCheck {
 		c.revocationMode = p.RevocationMode
@@ -356,10 +372,6 @@ func compilePolicy(p *ChainPolicy, mode RevocationMode) (policy, error) {
 		return c, errors.New("sslstream: URLRetrievalTimeout is negative; zero means 15 s")
 	case slices.Contains(p.ExtraStore, nil):
 		return c, errors.New("sslstream: ExtraStore has a nil certificate")
-	case c.revocationMode != RevocationNoCheck:
-		return c, fmt.Errorf("sslstream: revocation mode %v is not supported yet; use RevocationNoCheck: %w", c.revocationMode, errors.ErrUnsupported)
-	case p.DownloadCertificates:
-		return c, fmt.Errorf("sslstream: DownloadCertificates is not supported yet; put the intermediates into ExtraStore: %w", errors.ErrUnsupported)
 	}
 	return c, nil
 }
@@ -370,33 +382,46 @@ type verdict struct {
 	verified [][]*x509.Certificate // as tls.ConnectionState.VerifiedChains; empty for a chain that is not valid
 	errs     PolicyErrors
 	name     error // behind RemoteCertificateNameMismatch
+
+	stapleUntil time.Time // until when a staple says that the peer's certificate is good; zero: none does
 }
 
-// judge is the one place that decides about a peer's certificates: sent is what it sent, leaf first; host is
-// the name it must have (a client's target); required says whether none at all is an error, resumed whether it is a resumed
-// session that brings them.
-func (p *policy) judge(sent []*x509.Certificate, server bool, host targetHost, required, resumed bool, now time.Time) verdict {
+// evidence is what there is to judge a peer by.
+type evidence struct {
+	sent     []*x509.Certificate // leaf first
+	staple   []byte              // the OCSP response that came with them
+	ofServer bool                // the peer is one
+	host     targetHost          // a server's name
+	required bool                // no certificate at all is an error
+	resumed  bool                // all this comes from a resumed session
+}
+
+// judge is the one place that decides about a peer's certificates. ctx's end ends downloads.
+func (p *policy) judge(ctx context.Context, e evidence, now time.Time) verdict {
 	var v verdict
-	if len(sent) == 0 {
-		if required {
+	if len(e.sent) == 0 {
+		if e.required {
 			v.errs = RemoteCertificateNotAvailable
 		}
 		return v
 	}
 	forRole := *p
-	forRole.resumed = resumed
 	if forRole.usages == nil {
-		forRole.usages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-		if server {
-			forRole.usages[0] = x509.ExtKeyUsageClientAuth
+		forRole.usages = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		if e.ofServer {
+			forRole.usages[0] = x509.ExtKeyUsageServerAuth
 		}
 	}
-	v.chain, v.verified = forRole.build(sent[0], sent[1:], now)
+	validation, end := p.validation(ctx)
+	defer end()
+	validation.resumed, validation.ofServer, validation.staple = e.resumed, e.ofServer, e.staple
+	v.chain, v.verified = forRole.build(validation, e.sent[0], e.sent[1:], now)
+	v.stapleUntil = validation.stapleUntil
 	if len(v.chain.Status) > 0 {
 		v.errs |= RemoteCertificateChainErrors
 	}
-	if !server && p.ignore&IgnoreInvalidName == 0 {
-		if v.name = host.verify(sent[0]); v.name != nil {
+	if e.ofServer && p.ignore&IgnoreInvalidName == 0 {
+		if v.name = e.host.verify(e.sent[0]); v.name != nil {
 			v.errs |= RemoteCertificateNameMismatch
 		}
 	}

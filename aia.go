@@ -1,0 +1,230 @@
+package sslstream
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	cryptobyte_asn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/sslstream/sslstream/internal/fetch"
+)
+
+// This file answers where a missing issuer is had: from where the certificate says, by Authority Information Access (RFC 5280,
+// Section 4.2.2.1). What is downloaded is a candidate like those that the peer sent; it is not trusted.
+
+// The bounds, besides fetch's on requests and their time.
+const (
+	maxIssuerBytes  = 1 << 20 // of one answer
+	maxIssuers      = 32      // certificates in it
+	maxIssuerURLs   = 3       // of one certificate
+	issuerMemory    = time.Hour
+	issuerOblivion  = 10 * time.Second // how long a failure is remembered
+	maxKnownIssuers = 256              // answers and failures that are remembered
+)
+
+// completed looks for what best lacks, issuer by issuer, for as long as that leads anywhere. It returns the chains that are
+// valid now, or makes best the best there is.
+func (p *policy) completed(v *validation, best *examined, leaf *x509.Certificate, sent []*x509.Certificate, now time.Time) [][]*x509.Certificate {
+	known := slices.Concat(sent, p.extra)
+	var asked []*x509.Certificate
+	var failed error
+	for len(asked) < maxChainLength {
+		last := best.lacksIssuer()
+		if last == nil || slices.ContainsFunc(asked, last.Equal) {
+			break
+		}
+		asked = append(asked, last)
+		more, err := v.issuersOf(p.client, last)
+		failed = err
+		before := len(known)
+		for _, c := range more {
+			if !slices.ContainsFunc(known, c.Equal) {
+				known = append(known, c)
+			}
+		}
+		if len(known) == before {
+			break
+		}
+		if verified := p.verify(leaf, known, now); len(verified) > 0 {
+			return verified
+		}
+		*best = p.explain(leaf, known, now)
+	}
+	if failed != nil {
+		best.tell(p, failed)
+	}
+	return nil
+}
+
+// lacksIssuer is the last certificate of a path of which nothing is missing but its issuer; nil for another one. Who
+// connects can send any certificates: those whose signatures do not hold lead nowhere.
+func (e *examined) lacksIssuer() *x509.Certificate {
+	if e.path.end != endNoIssuer && e.path.end != endCycle || e.chain.listed(StatusNotSignatureValid|StatusHasWeakSignature) {
+		return nil
+	}
+	return e.path.certs[len(e.path.certs)-1]
+}
+
+// tell adds to PartialChain why the issuer could not be had.
+func (e *examined) tell(p *policy, failed error) {
+	last := len(e.chain.Elements) - 1
+	for i := range e.chain.Elements[last].Status {
+		if s := &e.chain.Elements[last].Status[i]; s.Flag == StatusPartialChain {
+			s.Detail += "; " + failed.Error()
+			s.Err = errors.Join(s.Err, failed)
+		}
+	}
+	p.unite(e.chain, last)
+}
+
+// issuersOf downloads what a certificate says of its issuers, from the first place that has certificates.
+func (v *validation) issuersOf(client *http.Client, c *x509.Certificate) ([]*x509.Certificate, error) {
+	failures := []error{}
+	for _, url := range c.IssuingCertificateURL[:min(len(c.IssuingCertificateURL), maxIssuerURLs)] {
+		if err := fetch.Allowed(url); err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		issuers, err := downloadedIssuers.get(v.ctx, client, &v.budget, url)
+		if err == nil {
+			return issuers, nil
+		}
+		failures = append(failures, fmt.Errorf("download from %s: %w", url, err))
+	}
+	return nil, errors.Join(failures...)
+}
+
+// issuerStore remembers downloads. The zero value is ready to use, and safe for concurrent use.
+type issuerStore struct {
+	flights fetch.Flights[issuerSource, []*x509.Certificate]
+	mu      sync.Mutex
+	known   map[issuerSource]issuerDownload
+}
+
+type issuerSource struct {
+	client *http.Client
+	url    string
+}
+
+type issuerDownload struct {
+	issuers []*x509.Certificate
+	err     error
+	until   time.Time
+}
+
+var downloadedIssuers issuerStore
+
+func (s *issuerStore) get(ctx context.Context, client *http.Client, budget *fetch.Budget, url string) ([]*x509.Certificate, error) {
+	source := issuerSource{client, url}
+	s.mu.Lock()
+	known, ok := s.known[source]
+	s.mu.Unlock()
+	if ok && time.Now().Before(known.until) {
+		return known.issuers, known.err
+	}
+	return s.flights.Do(ctx, source, func(ctx context.Context) ([]*x509.Certificate, error) {
+		body, err := fetch.Do(ctx, client, budget, fetch.Request{URL: url, Accept: "application/pkix-cert, application/pkcs7-mime, */*;q=0.1", MaxBytes: maxIssuerBytes})
+		var issuers []*x509.Certificate
+		if err == nil {
+			issuers, err = parseIssuers(body)
+		}
+		if err == nil {
+			s.store(source, issuerDownload{issuers: issuers, until: time.Now().Add(issuerMemory)})
+		} else if ctx.Err() == nil && !errors.Is(err, fetch.ErrBudget) {
+			s.store(source, issuerDownload{err: fmt.Errorf("%w (a moment ago; not asked again so soon)", err), until: time.Now().Add(issuerOblivion)})
+		}
+		return issuers, err
+	})
+}
+
+// store remembers a download, and forgets others where they are too many: first those that have run out.
+func (s *issuerStore) store(source issuerSource, d issuerDownload) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known == nil {
+		s.known = map[issuerSource]issuerDownload{}
+	}
+	if len(s.known) >= maxKnownIssuers {
+		now := time.Now()
+		for k, old := range s.known {
+			if !now.Before(old.until) {
+				delete(s.known, k)
+			}
+		}
+		for k := range s.known {
+			if len(s.known) < maxKnownIssuers {
+				break
+			}
+			delete(s.known, k)
+		}
+	}
+	s.known[source] = d
+}
+
+// parseIssuers reads what is served as an issuer's certificate: the certificate itself, or a "certs-only" CMS message (RFC 5652,
+// Section 5), and PEM, which is served too.
+func parseIssuers(body []byte) ([]*x509.Certificate, error) {
+	var ders [][]byte
+	if block, rest := pem.Decode(body); block != nil {
+		for ; block != nil; block, rest = pem.Decode(rest) {
+			switch block.Type {
+			case "CERTIFICATE":
+				ders = append(ders, block.Bytes)
+			case "PKCS7", "CMS":
+				ders = append(ders, certificatesOnly(block.Bytes)...)
+			}
+		}
+	} else if ders = certificatesOnly(body); len(ders) == 0 {
+		ders = [][]byte{body}
+	}
+	if len(ders) == 0 || len(ders) > maxIssuers {
+		return nil, fmt.Errorf("the answer has %d certificates, not 1 to %d", len(ders), maxIssuers)
+	}
+	issuers := make([]*x509.Certificate, len(ders))
+	for i, der := range ders {
+		var err error
+		if issuers[i], err = x509.ParseCertificate(der); err != nil {
+			return nil, fmt.Errorf("the answer is no certificate: %w", err)
+		}
+	}
+	return issuers, nil
+}
+
+var oidSignedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
+
+// certificatesOnly returns the DER certificates in a CMS message, none for anything else. Nobody signs such a message.
+func certificatesOnly(der []byte) [][]byte {
+	const certificate = cryptobyte_asn1.SEQUENCE
+	explicit0 := cryptobyte_asn1.Tag(0).ContextSpecific().Constructed()
+	input := cryptobyte.String(der)
+	var message, content, signed, skipped, set cryptobyte.String
+	var kind asn1.ObjectIdentifier
+	var version int
+	if !input.ReadASN1(&message, cryptobyte_asn1.SEQUENCE) || !message.ReadASN1ObjectIdentifier(&kind) || !kind.Equal(oidSignedData) ||
+		!message.ReadASN1(&content, explicit0) || !content.ReadASN1(&signed, cryptobyte_asn1.SEQUENCE) ||
+		!signed.ReadASN1Integer(&version) || !signed.ReadASN1(&skipped, cryptobyte_asn1.SET) || !signed.ReadASN1(&skipped, cryptobyte_asn1.SEQUENCE) ||
+		!signed.ReadASN1(&set, explicit0) {
+		return nil
+	}
+	var ders [][]byte
+	for !set.Empty() {
+		var one cryptobyte.String
+		var tag cryptobyte_asn1.Tag
+		if !set.ReadAnyASN1Element(&one, &tag) {
+			return nil
+		}
+		if tag == certificate {
+			ders = append(ders, one)
+		}
+	}
+	return ders
+}
