@@ -496,7 +496,6 @@ func TestConfigurationErrors(t *testing.T) {
 		{"trust twice", nil, func(o *sslstream.ServerOptions) { o.TLSConfig = &tls.Config{ClientCAs: x509.NewCertPool()} }, []string{"CustomTrustStore", "ClientCAs"}, false},
 		{"no trust to send", nil, func(o *sslstream.ServerOptions) { o.CertificateChainPolicy, o.SendTrustInHandshake = nil, true }, []string{"SendTrustInHandshake", "CustomTrustStore"}, false},
 		{"SSL 3", nil, func(o *sslstream.ServerOptions) { o.EnabledProtocols = sslstream.ProtocolSSL3 }, []string{"SSL3"}, true},
-		{"revocation", nil, func(o *sslstream.ServerOptions) { o.CertificateRevocationCheckMode = sslstream.RevocationOnline }, []string{"Online"}, true},
 	} {
 		t.Run("server/"+tc.name, func(t *testing.T) {
 			_, b := testpki.TCP(t)

@@ -1,6 +1,7 @@
 package sslstream
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -16,6 +17,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // LocalCertificateSelectionCallback picks the client's certificate when the server asks for one. It corresponds to the
@@ -45,27 +47,38 @@ type CertificateRequest struct {
 // only one that was made with the same certificate is resumed. ctx ends with the handshake.
 type ServerCertificateSelectionCallback func(ctx context.Context, s *Stream, hello ClientHelloInfo) (*tls.Certificate, error)
 
-// CertificateContext is a certificate with the intermediates to send. It corresponds to SslStreamCertificateContext.
+// CertificateContext is a certificate with the intermediates to send and, on a server, an OCSP response to staple (RFC 6066,
+// Section 8). It corresponds to SslStreamCertificateContext.
+//
+// The response is fetched and renewed in the background, on behalf of handshakes and without one ever waiting for it: the
+// first handshakes may have none. It is renewed half way to its end, tried again 5 s after a failure, and later after more of
+// them, and stapled only while it counts and says that the certificate is good.
+//
 // On a server it owns the session-ticket keys: server options that are made anew for each connection can resume each
-// other's sessions if they share one. It is safe for concurrent use and needs no Close.
+// other's sessions if they share one. It is safe for concurrent use and needs no Close: without handshakes it does nothing.
 type CertificateContext struct {
-	certificate   tls.Certificate
+	certificate   tls.Certificate // without a staple
 	intermediates []*x509.Certificate
+	stapler       *stapler
 	tickets       ticketKeys
 }
 
 // CertificateContextOptions are NewCertificateContext's settings; the zero value, and nil, are all defaults.
 type CertificateContextOptions struct {
-	// AdditionalCertificates are candidates for the intermediates to send.
+	// AdditionalCertificates are candidates for the intermediates to send, and for the issuer of the certificate.
 	AdditionalCertificates []*x509.Certificate
-	// Offline forbids downloads. There are none yet: neither missing intermediates nor OCSP responses are fetched.
+	// Offline forbids downloads: neither missing intermediates nor OCSP responses are fetched. A response that comes with the target,
+	// in its OCSPStaple, is stapled for as long as it counts.
 	Offline bool
-	// HTTPClient makes the downloads; nil: a private one. It has no effect yet.
+	// HTTPClient makes the downloads; nil: a private one, with the environment's proxies. Redirects to anything but http and https, and
+	// more than 5, are refused whatever it says.
 	HTTPClient *http.Client
 }
 
-// NewCertificateContext checks target, which must have its private key, and works out the intermediates to send: from
-// those that come with it and from AdditionalCertificates, as far as they link up, without the root. It corresponds to
+// NewCertificateContext checks target, which must have its private key, and works out the intermediates to send, without
+// the root: from those that come with it and from AdditionalCertificates, as far as they link up. Where they do not lead to
+// a root of the system's, or a self-signed certificate among them, it downloads what is missing (RFC 5280, Section 4.2.2.1),
+// unless it is to stay Offline: that takes 15 s at the most, and what cannot be had is no error. It corresponds to
 // SslStreamCertificateContext.Create.
 func NewCertificateContext(target tls.Certificate, opts *CertificateContextOptions) (*CertificateContext, error) {
 	if opts == nil {
@@ -86,22 +99,73 @@ func NewCertificateContext(target tls.Certificate, opts *CertificateContextOptio
 		}
 		candidates = append(candidates, c)
 	}
+	issuers := chainAbove(certificate.Leaf, candidates, opts)
 	c := &CertificateContext{certificate: certificate}
-	for last := certificate.Leaf; ; last = c.intermediates[len(c.intermediates)-1] {
-		next := slices.IndexFunc(candidates, func(candidate *x509.Certificate) bool {
-			return slices.Equal(candidate.RawSubject, last.RawIssuer) && !slices.Equal(candidate.RawSubject, candidate.RawIssuer) &&
-				!candidate.Equal(last) && !slices.ContainsFunc(c.intermediates, candidate.Equal) && checkSignature(last, candidate) == nil
-		})
-		if next < 0 {
-			break
-		}
-		c.intermediates = append(c.intermediates, candidates[next])
-	}
 	c.certificate.Certificate = [][]byte{certificate.Leaf.Raw}
-	for _, i := range c.intermediates {
-		c.certificate.Certificate = append(c.certificate.Certificate, i.Raw)
+	for _, i := range issuers {
+		if !selfIssued(i) {
+			c.intermediates = append(c.intermediates, i)
+			c.certificate.Certificate = append(c.certificate.Certificate, i.Raw)
+		}
+	}
+	c.certificate.OCSPStaple = nil
+	if len(issuers) > 0 {
+		c.stapler = newStapler(certificate.Leaf, issuers[0], target.OCSPStaple, opts.HTTPClient, opts.Offline)
 	}
 	return c, nil
+}
+
+// chainAbove is the chain above leaf, as far as it is to be had, with the root where that is known.
+func chainAbove(leaf *x509.Certificate, candidates []*x509.Certificate, opts *CertificateContextOptions) []*x509.Certificate {
+	p := policy{download: !opts.Offline, retrievalTimeout: defaultURLRetrievalTimeout, client: opts.HTTPClient}
+	v, end := p.validation(context.Background())
+	defer end()
+	var issuers []*x509.Certificate
+	next := func(last *x509.Certificate) *x509.Certificate {
+		var root *x509.Certificate
+		for _, c := range candidates {
+			if !bytes.Equal(c.RawSubject, last.RawIssuer) || c.Equal(leaf) || slices.ContainsFunc(issuers, c.Equal) || checkSignature(last, c) != nil {
+				continue
+			}
+			if !selfIssued(c) {
+				return c // also where the root is there: peers may trust the one that signed it besides
+			}
+			root = c
+		}
+		return root
+	}
+	for last := leaf; len(issuers) < maxChainLength && !selfIssued(last); last = issuers[len(issuers)-1] {
+		issuer := next(last)
+		if issuer == nil {
+			f := finder{policy: &p, now: time.Now()}
+			if anchors := f.anchors(last); len(anchors) > 0 && !anchors[0].Equal(last) {
+				return append(issuers, anchors[0])
+			} else if len(anchors) == 0 && p.download {
+				more, _ := v.issuersOf(p.client, last)
+				candidates = append(candidates, more...)
+				issuer = next(last)
+			}
+		}
+		if issuer == nil {
+			break
+		}
+		issuers = append(issuers, issuer)
+	}
+	return issuers
+}
+
+// selfIssued reports whether a certificate's issuer has its subject's name, as a root's has.
+func selfIssued(c *x509.Certificate) bool { return bytes.Equal(c.RawIssuer, c.RawSubject) }
+
+// shown is the certificate as a server shows it now.
+func (c *CertificateContext) shown() *tls.Certificate {
+	staple := c.stapler.staple()
+	if staple == nil {
+		return &c.certificate
+	}
+	own := c.certificate
+	own.OCSPStaple = staple
+	return &own
 }
 
 // TargetCertificate is the certificate itself. It corresponds to SslStreamCertificateContext.TargetCertificate.
@@ -290,7 +354,7 @@ func (c *serverCertificates) pick(ctx context.Context, s *Stream, hello ClientHe
 	var err error
 	switch {
 	case c.context != nil:
-		return &c.context.certificate, nil
+		return c.context.shown(), nil
 	case c.single != nil:
 		return c.single, nil
 	case c.choose != nil:

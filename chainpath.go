@@ -48,7 +48,6 @@ func (f *finder) found(end pathEnd, path ...*x509.Certificate) {
 // extend continues path, which is never empty, to all its possible ends.
 func (f *finder) extend(path []*x509.Certificate) {
 	last := path[len(path)-1]
-	selfIssued := bytes.Equal(last.RawIssuer, last.RawSubject)
 	if len(f.paths) >= maxChainPaths {
 		return
 	}
@@ -79,7 +78,7 @@ func (f *finder) extend(path []*x509.Certificate) {
 			namesakes = append(namesakes, c)
 		}
 	}
-	if selfIssued && (len(namesakes) == 0 || f.signed(last, last)) {
+	if selfIssued(last) && (len(namesakes) == 0 || f.signed(last, last)) {
 		f.found(endSelfSigned, path...)
 	}
 	if len(f.paths) > before {

@@ -77,6 +77,11 @@
 // certificate is always bad_certificate. The TLS 1.3 suites cannot be chosen, only refused after negotiation. In TLS 1.3 a
 // client learns only with its first Read that the server refused its certificate, and a server is not told when the client's
 // certificate selection fails. net/http speaks HTTP/2 over a *tls.Conn only; golang.org/x/net/http2 does over a [Stream], see
-// examples/https. Revocation checks, downloads of intermediates and OCSP stapling are not there yet; options that ask for
-// them are a configuration error that wraps errors.ErrUnsupported.
+// examples/https.
+//
+// # Revocation
+//
+// With [RevocationOnline] every certificate of the peer's chain but the root must be known not to be revoked: by the OCSP response
+// that a server staples, by what the process remembers, by OCSP (RFC 6960), or by a CRL (RFC 5280, Section 5), in this order. No
+// answer refuses the peer. [RevocationOffline] asks nobody. A server with a [CertificateContext] staples.
 package sslstream

@@ -32,8 +32,7 @@ type ClientOptions struct {
 	LocalCertificateSelectionCallback LocalCertificateSelectionCallback
 	// RemoteCertificateValidationCallback has the last word on the server's certificate; nil: it must be valid.
 	RemoteCertificateValidationCallback RemoteCertificateValidationCallback
-	// CertificateRevocationCheckMode says whether to ask if certificates are revoked. Other than RevocationNoCheck it is
-	// not supported yet: a configuration error that wraps errors.ErrUnsupported.
+	// CertificateRevocationCheckMode says whether and how to find out if certificates are revoked; zero: not at all.
 	CertificateRevocationCheckMode RevocationMode
 	// CertificateChainPolicy says which chains are valid; nil: its zero value. A RevocationMode in it that is not zero
 	// counts instead of the field above.

@@ -69,8 +69,9 @@ type Trace struct {
 	// Validated is called once the peer's certificate is judged, before the RemoteCertificateValidationCallback. errs is what
 	// was wrong; cert and chain are nil where the peer sent no certificate.
 	Validated func(cert *x509.Certificate, chain *Chain, errs PolicyErrors, took time.Duration)
-	// Revocation is for each certificate that is asked about: source is "staple", "cache" or the URL. Nothing calls it yet:
-	// there are no revocation checks.
+	// Revocation is called once for each certificate that is asked about, before Validated: source is "staple", "cache", or the URL
+	// of the service that answered or was asked last; status is "good", "revoked", "unknown" where the responder says so, or
+	// "unavailable" where nobody can say; err is nil for "good" only.
 	Revocation func(cert *x509.Certificate, source string, status string, took time.Duration, err error)
 }
 

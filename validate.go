@@ -141,11 +141,11 @@ type ChainStatusFlags uint32
 // The statuses by their .NET numbers.
 const (
 	StatusNotTimeValid                     ChainStatusFlags = 0x1       // expired, or not valid yet
-	StatusRevoked                          ChainStatusFlags = 0x4       // its issuer took it back (not set yet)
+	StatusRevoked                          ChainStatusFlags = 0x4       // its issuer took it back
 	StatusNotSignatureValid                ChainStatusFlags = 0x8       // its issuer's key did not make its signature
 	StatusNotValidForUsage                 ChainStatusFlags = 0x10      // key usage, extended key usage or certificate policy forbid it
 	StatusUntrustedRoot                    ChainStatusFlags = 0x20      // self-signed, and not in the trust store
-	StatusRevocationUnknown                ChainStatusFlags = 0x40      // nobody could say whether it is revoked (not set yet)
+	StatusRevocationUnknown                ChainStatusFlags = 0x40      // nobody could say whether it is revoked
 	StatusCyclic                           ChainStatusFlags = 0x80      // its issuers lead back to it
 	StatusInvalidExtension                 ChainStatusFlags = 0x100     // an extension makes no sense
 	StatusInvalidPolicyConstraints         ChainStatusFlags = 0x200     // RFC 5280, Section 4.2.1.11
@@ -155,7 +155,7 @@ const (
 	StatusHasExcludedNameConstraint        ChainStatusFlags = 0x8000    // a name that its issuers exclude
 	StatusPartialChain                     ChainStatusFlags = 0x10000   // its issuer is missing
 	StatusHasWeakSignature                 ChainStatusFlags = 0x100000  // signed with SHA-1 or MD5
-	StatusOfflineRevocation                ChainStatusFlags = 0x1000000 // the revocation services could not be reached (not set yet)
+	StatusOfflineRevocation                ChainStatusFlags = 0x1000000 // the revocation services could not be reached
 	StatusNoIssuanceChainPolicy            ChainStatusFlags = 0x2000000 // its issuers demand a certificate policy, and none is left
 	StatusExplicitDistrust                 ChainStatusFlags = 0x4000000 // the trust store distrusts it
 	StatusHasNotSupportedCriticalExtension ChainStatusFlags = 0x8000000 // an extension that must be understood is not
@@ -190,10 +190,11 @@ func (f ChainStatusFlags) String() string { return flagNames(uint32(f), chainSta
 // roots, now, no revocation check, no downloads. It may be shared, at once too, and must not be changed after
 // first use.
 type ChainPolicy struct {
-	// RevocationMode says whether to ask if certificates are revoked. Other than RevocationNoCheck it is not
-	// supported yet: a configuration error that wraps errors.ErrUnsupported.
+	// RevocationMode says whether and how to find out if certificates are revoked; zero: as the options' own
+	// CertificateRevocationCheckMode says. Nobody is asked on behalf of a chain that does not lead to a trusted root by good
+	// signatures: its certificates get StatusRevocationUnknown.
 	RevocationMode RevocationMode
-	// RevocationFlag says which certificates of the chain to ask for. It has no effect yet.
+	// RevocationFlag says for which certificates of the chain; zero: RevocationExcludeRoot.
 	RevocationFlag RevocationFlag
 	// VerificationFlags are statuses to ignore: they stay in the elements and are left out of Chain.Status.
 	VerificationFlags VerificationFlags
@@ -211,12 +212,16 @@ type ChainPolicy struct {
 	// CertificatePolicy lists the certificate policies (RFC 5280, Section 4.2.1.4) that the chain must be valid
 	// for, all of them.
 	CertificatePolicy []x509.OID
-	// DownloadCertificates allows to fetch missing intermediates by Authority Information Access. It is not
-	// supported yet: a configuration error that wraps errors.ErrUnsupported.
+	// DownloadCertificates allows to download missing issuers from where certificates say, by Authority Information Access (RFC
+	// 5280, Section 4.2.2.1). They are candidates, not trusted. Whoever connects can have a request made then, to an address
+	// that it chooses.
 	DownloadCertificates bool
-	// URLRetrievalTimeout bounds all downloads of one validation together; zero: 15 s. It has no effect yet.
+	// URLRetrievalTimeout bounds all downloads of one validation together, of issuers, OCSP responses and CRLs; zero: 15 s.
+	// A context that ends earlier ends them too.
 	URLRetrievalTimeout time.Duration
-	// HTTPClient makes the downloads; nil: a private one. It has no effect yet.
+	// HTTPClient makes the downloads; nil: a private one, with the environment's proxies. Redirects to anything but http and https, and
+	// more than 5, are refused whatever it says. Downloads that several validations want at the same time are made once where
+	// they have the same client.
 	HTTPClient *http.Client
 }
 
