@@ -17,8 +17,11 @@ type flight[V any] struct {
 	done    chan struct{}
 	cancel  context.CancelFunc
 	waiting int // guarded by Flights.mu
+
+	// Valid once done is closed.
 	result  V
-	err     error // with result valid once done is closed
+	err     error
+	expired bool // by the deadline of who asked first
 }
 
 // Do returns what work returns, or ctx's error as soon as ctx ends: work does not keep anybody. It runs on a goroutine of
@@ -39,7 +42,7 @@ func (f *Flights[K, V]) Do(ctx context.Context, key K, work func(context.Context
 			var none V
 			return none, ctx.Err()
 		}
-		if !own && errors.Is(joined.err, context.DeadlineExceeded) {
+		if !own && joined.expired {
 			continue
 		}
 		return joined.result, joined.err
@@ -74,6 +77,7 @@ func (f *Flights[K, V]) join(ctx context.Context, key K, work func(context.Conte
 		}
 		f.mu.Unlock()
 		started.result, started.err = result, err
+		started.expired = err != nil && errors.Is(working.Err(), context.DeadlineExceeded)
 		close(started.done)
 	}()
 	return started, true
