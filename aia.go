@@ -94,7 +94,7 @@ func (v *validation) issuersOf(client *http.Client, c *x509.Certificate) ([]*x50
 			failures = append(failures, err)
 			continue
 		}
-		issuers, err := downloadedIssuers.get(v.ctx, client, &v.budget, url)
+		issuers, err := downloadedIssuers.get(v.downloading(), client, &v.budget, url)
 		if err == nil {
 			return issuers, nil
 		}

@@ -118,8 +118,8 @@ func NewCertificateContext(target tls.Certificate, opts *CertificateContextOptio
 // chainAbove is the chain above leaf, as far as it is to be had, with the root where that is known.
 func chainAbove(leaf *x509.Certificate, candidates []*x509.Certificate, opts *CertificateContextOptions) []*x509.Certificate {
 	p := policy{download: !opts.Offline, retrievalTimeout: defaultURLRetrievalTimeout, client: opts.HTTPClient}
-	v, end := p.validation(context.Background())
-	defer end()
+	v := p.validation(context.Background())
+	defer v.end()
 	var issuers []*x509.Certificate
 	next := func(last *x509.Certificate) *x509.Certificate {
 		var root *x509.Certificate

@@ -23,9 +23,12 @@ const defaultURLRetrievalTimeout = 15 * time.Second
 
 // validation is one judgement on one peer: what came with its certificates, and what it may still download.
 type validation struct {
-	ctx    context.Context // ends with the time for downloads
-	budget fetch.Budget
-	trace  *Trace
+	ctx     context.Context
+	timeout time.Duration // for all downloads, from the first on
+	during  context.Context
+	cancel  context.CancelFunc
+	budget  fetch.Budget
+	trace   *Trace
 
 	resumed     bool      // chains that were valid before need no second look
 	ofServer    bool      // the peer is a server in a handshake, which can staple
@@ -33,15 +36,23 @@ type validation struct {
 	stapleUntil time.Time // it says good until then; zero: there is none that does
 }
 
-// validation begins the time for downloads. The function that is returned ends it.
-func (p *policy) validation(ctx context.Context) (*validation, func()) {
-	v := &validation{ctx: ctx, trace: traceOf(ctx)}
-	if p.revocationMode != RevocationOnline && !p.download {
-		return v, func() {}
+// validation begins one. end must follow.
+func (p *policy) validation(ctx context.Context) *validation {
+	return &validation{ctx: ctx, timeout: p.retrievalTimeout, trace: traceOf(ctx)}
+}
+
+// downloading is the context for downloads. The first call begins their time.
+func (v *validation) downloading() context.Context {
+	if v.during == nil {
+		v.during, v.cancel = context.WithTimeout(v.ctx, v.timeout)
 	}
-	var cancel context.CancelFunc
-	v.ctx, cancel = context.WithTimeout(ctx, p.retrievalTimeout)
-	return v, cancel
+	return v.during
+}
+
+func (v *validation) end() {
+	if v.cancel != nil {
+		v.cancel()
+	}
 }
 
 // checkAll asks about the chains that are valid otherwise until one of them stays so, and returns that one, or else
@@ -192,8 +203,9 @@ func (v *validation) answers(p *policy, chain *Chain, about []int, now time.Time
 			answers[at] = known
 			continue
 		}
+		during := v.downloading()
 		asking.Go(func() {
-			asked := checker.Ask(v.ctx, cert, issuer)
+			asked := checker.Ask(during, cert, issuer)
 			took[at] = time.Since(began)
 			if asked.Status == revocation.Unavailable {
 				if known.Status != revocation.Unavailable {

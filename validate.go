@@ -246,8 +246,8 @@ func (p *ChainPolicy) Build(ctx context.Context, cert *x509.Certificate, extra .
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	v, end := compiled.validation(ctx)
-	defer end()
+	v := compiled.validation(ctx)
+	defer v.end()
 	chain, _ := compiled.build(v, cert, extra, time.Now())
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -417,8 +417,8 @@ func (p *policy) judge(ctx context.Context, e evidence, now time.Time) verdict {
 			forRole.usages[0] = x509.ExtKeyUsageServerAuth
 		}
 	}
-	validation, end := p.validation(ctx)
-	defer end()
+	validation := p.validation(ctx)
+	defer validation.end()
 	validation.resumed, validation.ofServer, validation.staple = e.resumed, e.ofServer, e.staple
 	v.chain, v.verified = forRole.build(validation, e.sent[0], e.sent[1:], now)
 	v.stapleUntil = validation.stapleUntil

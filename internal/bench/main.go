@@ -59,22 +59,36 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	sides := []side{newRawSide(pki), newStreamSide(pki)}
-	fmt.Printf("%s, %s/%s, %d processors, %d turns of %v each\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), *rounds, *budget)
-	fmt.Println("| what | crypto/tls | sslstream | ratio | range |")
-	fmt.Println("|---|---|---|---|---|")
-	for _, m := range measures() {
-		if pattern.MatchString(m.name) {
-			if err := compare(m, sides); err != nil {
-				return fmt.Errorf("%s: %w", m.name, err)
-			}
-		}
+	fmt.Printf("%s, %s/%s, %d processors, %d turns of %v each\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), *rounds, *budget)
+	stream := newStreamSide(pki)
+	if err := table(pattern, measures(), newRawSide(pki), stream); err != nil {
+		return err
 	}
 	for _, f := range floors() {
 		if pattern.MatchString(f.name) {
 			if err := floor(f); err != nil {
 				return fmt.Errorf("%s: %w", f.name, err)
 			}
+		}
+	}
+	for _, staple := range []bool{false, true} {
+		if err := table(pattern, checks(), stream, newCheckingSide(pki, staple)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// table compares two sides by the measures that match.
+func table(pattern *regexp.Regexp, measures []measure, sides ...side) error {
+	measures = slices.DeleteFunc(measures, func(m measure) bool { return !pattern.MatchString(m.name) })
+	if len(measures) == 0 {
+		return nil
+	}
+	fmt.Printf("\n| what | %s | %s | ratio | range |\n|---|---|---|---|---|\n", sides[0].name(), sides[1].name())
+	for _, m := range measures {
+		if err := compare(m, sides); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
 	return nil

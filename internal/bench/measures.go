@@ -39,6 +39,15 @@ func measures() []measure {
 	return all
 }
 
+// checks is what a check of revocation adds to.
+func checks() []measure {
+	return []measure{
+		{"revocation, full handshake", func(s side, d time.Duration) ([]figure, error) { return handshakes(s, false, false, d) }},
+		{"revocation, resumed handshake", func(s side, d time.Duration) ([]figure, error) { return handshakes(s, false, true, d) }},
+		{"revocation, full handshake, mutual", func(s side, d time.Duration) ([]figure, error) { return handshakes(s, true, false, d) }},
+	}
+}
+
 func kib(n int) string {
 	if n >= 1<<20 {
 		return fmt.Sprintf("%d MiB", n>>20)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,7 +13,11 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/http"
+	"strings"
 	"time"
+
+	"golang.org/x/crypto/ocsp"
 
 	"github.com/sslstream/sslstream"
 )
@@ -28,11 +33,22 @@ const host = "server.example"
 type pki struct {
 	roots          *x509.CertPool
 	server, client tls.Certificate
+	responses      responses
+}
+
+// responses is an OCSP responder in memory: what it answers, by the host that is asked.
+type responses map[string][]byte
+
+func (r responses) RoundTrip(request *http.Request) (*http.Response, error) {
+	return &http.Response{
+		StatusCode: http.StatusOK, Status: "200 OK", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: request,
+		Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(r[request.URL.Host])), ContentLength: -1,
+	}, nil
 }
 
 // newPKI makes a root, an intermediate and two certificates, as the public web has them.
 func newPKI() (*pki, error) {
-	p := &pki{roots: x509.NewCertPool()}
+	p := &pki{roots: x509.NewCertPool(), responses: responses{}}
 	serial := int64(0)
 	issue := func(name string, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -43,6 +59,7 @@ func newPKI() (*pki, error) {
 		template := &x509.Certificate{
 			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name},
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+			OCSPServer: []string{"http://" + strings.ToLower(name)},
 		}
 		if name == host || name == "client.example" {
 			template.DNSNames = []string{name}
@@ -58,6 +75,14 @@ func newPKI() (*pki, error) {
 			return nil, nil, err
 		}
 		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, nil, err
+		}
+		if parent == template {
+			return c, key, nil
+		}
+		good := ocsp.Response{SerialNumber: c.SerialNumber, ThisUpdate: c.NotBefore, NextUpdate: c.NotAfter}
+		p.responses[strings.ToLower(name)], err = ocsp.CreateResponse(parent, parent, good, parentKey)
 		return c, key, err
 	}
 	root, rootKey, err := issue("Root", nil, nil)
@@ -144,6 +169,7 @@ func (s *rawSide) pair(mutual, resumable bool) (client, server conn, err error) 
 // streamSide is this library.
 type streamSide struct {
 	*loopback
+	label                                    string
 	client, mutualClient, fresh, mutualFresh *sslstreamOptions
 }
 
@@ -153,7 +179,24 @@ type sslstreamOptions struct {
 }
 
 func newStreamSide(p *pki) *streamSide {
-	trust := &sslstream.ChainPolicy{CustomTrustStore: p.roots}
+	return streamSideWith("sslstream", p, &sslstream.ChainPolicy{CustomTrustStore: p.roots})
+}
+
+// newCheckingSide checks revocation, by responses that it remembers after the first handshake, or that are stapled.
+func newCheckingSide(p *pki, staple bool) *streamSide {
+	name := "remembered"
+	if staple {
+		name = "stapled"
+		stapled := *p
+		stapled.server.OCSPStaple = p.responses[host]
+		p = &stapled
+	}
+	return streamSideWith(name, p, &sslstream.ChainPolicy{
+		CustomTrustStore: p.roots, RevocationMode: sslstream.RevocationOnline, HTTPClient: &http.Client{Transport: p.responses},
+	})
+}
+
+func streamSideWith(name string, p *pki, trust *sslstream.ChainPolicy) *streamSide {
 	client := &sslstream.ClientOptions{TargetHost: host, CertificateChainPolicy: trust}
 	mutualClient := client.Clone()
 	mutualClient.ClientCertificates = []tls.Certificate{p.client}
@@ -163,13 +206,14 @@ func newStreamSide(p *pki) *streamSide {
 	mutualServer := server.Clone()
 	mutualServer.ClientCertificateRequired = true
 	return &streamSide{
+		label:    name,
 		loopback: newLoopback(),
 		client:   &sslstreamOptions{client, server}, mutualClient: &sslstreamOptions{mutualClient, mutualServer},
 		fresh: &sslstreamOptions{fresh, server}, mutualFresh: &sslstreamOptions{mutualFresh, mutualServer},
 	}
 }
 
-func (s *streamSide) name() string { return "sslstream" }
+func (s *streamSide) name() string { return s.label }
 
 func (s *streamSide) pair(mutual, resumable bool) (client, server conn, err error) {
 	a, b, err := s.loopback.pair()
