@@ -417,6 +417,11 @@ func (p *policy) judge(ctx context.Context, e evidence, now time.Time) verdict {
 			forRole.usages[0] = x509.ExtKeyUsageServerAuth
 		}
 	}
+	if e.ofServer && p.ignore&IgnoreInvalidName == 0 {
+		if v.name = e.host.verify(e.sent[0]); v.name != nil {
+			v.errs |= RemoteCertificateNameMismatch
+		}
+	}
 	validation := p.validation(ctx)
 	defer validation.end()
 	validation.resumed, validation.ofServer, validation.staple = e.resumed, e.ofServer, e.staple
@@ -424,11 +429,6 @@ func (p *policy) judge(ctx context.Context, e evidence, now time.Time) verdict {
 	v.stapleUntil = validation.stapleUntil
 	if len(v.chain.Status) > 0 {
 		v.errs |= RemoteCertificateChainErrors
-	}
-	if e.ofServer && p.ignore&IgnoreInvalidName == 0 {
-		if v.name = e.host.verify(e.sent[0]); v.name != nil {
-			v.errs |= RemoteCertificateNameMismatch
-		}
 	}
 	return v
 }
