@@ -10,7 +10,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -20,6 +19,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -235,36 +235,64 @@ func CAFile(t testing.TB, authorities ...*Authority) string {
 // SHA1 has it signed with SHA-1, which crypto/x509 refuses to do. The issuer's key must be an ECDSA key.
 func SHA1() Option { return func(r *request) { r.sha1 = true } }
 
+// signed is a certificate or a CRL.
+type signed struct {
+	TBS       asn1.RawValue
+	Algorithm pkix.AlgorithmIdentifier
+	Signature asn1.BitString
+}
+
 // resignSHA1 signs the certificate again with ECDSA and SHA-1.
 func resignSHA1(t testing.TB, der []byte, key crypto.Signer) []byte {
+	return resign(t, der, key, true, func(fields [][]byte) [][]byte {
+		return slices.Replace(fields, 2, 3, weakAlgorithm(t)) // after version and serial number
+	})
+}
+
+// ResignedWithSHA1 is the CRL, signed again with ECDSA and SHA-1.
+func ResignedWithSHA1(t testing.TB, crl []byte, key crypto.Signer) []byte {
+	return resign(t, crl, key, true, func(fields [][]byte) [][]byte {
+		return slices.Replace(fields, 1, 2, weakAlgorithm(t)) // after the version
+	})
+}
+
+// Resigned is a certificate or a CRL with other fields, signed again with ECDSA and SHA-256.
+func Resigned(t testing.TB, der []byte, key crypto.Signer, change func(fields [][]byte) [][]byte) []byte {
+	return resign(t, der, key, false, change)
+}
+
+func weakAlgorithm(t testing.TB) []byte {
 	t.Helper()
-	type certificate struct {
-		TBS       asn1.RawValue
-		Algorithm pkix.AlgorithmIdentifier
-		Signature asn1.BitString
-	}
-	var c certificate
+	der, err := asn1.Marshal(pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 1}}) // ecdsa-with-SHA1
+	require.NoError(t, err)
+	return der
+}
+
+func resign(t testing.TB, der []byte, key crypto.Signer, weak bool, change func([][]byte) [][]byte) []byte {
+	t.Helper()
+	var c signed
 	_, err := asn1.Unmarshal(der, &c)
 	require.NoError(t, err)
-	weak := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 1}} // ecdsa-with-SHA1
-	algorithm, err := asn1.Marshal(weak)
-	require.NoError(t, err)
-	var fields []asn1.RawValue
+	var fields [][]byte
 	for rest := c.TBS.Bytes; len(rest) > 0; {
 		var field asn1.RawValue
 		rest, err = asn1.Unmarshal(rest, &field)
 		require.NoError(t, err)
-		fields = append(fields, field)
+		fields = append(fields, field.FullBytes)
 	}
-	fields[2] = asn1.RawValue{FullBytes: algorithm} // after version and serial number
-	signed, err := asn1.Marshal(fields)
+	tbs, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: slices.Concat(change(fields)...)})
 	require.NoError(t, err)
-	digest := sha1.Sum(signed)
-	signature, err := key.Sign(rand.Reader, digest[:], crypto.SHA1)
+	hash := crypto.SHA256
+	if weak {
+		hash = crypto.SHA1
+		_, err = asn1.Unmarshal(weakAlgorithm(t), &c.Algorithm)
+		require.NoError(t, err)
+	}
+	signature, err := key.Sign(rand.Reader, digest(hash, tbs), hash)
 	require.NoError(t, err)
-	der, err = asn1.Marshal(certificate{
-		TBS:       asn1.RawValue{FullBytes: signed},
-		Algorithm: weak,
+	der, err = asn1.Marshal(signed{
+		TBS:       asn1.RawValue{FullBytes: tbs},
+		Algorithm: c.Algorithm,
 		Signature: asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)},
 	})
 	require.NoError(t, err)
