@@ -101,11 +101,11 @@ type question struct {
 // is wrong with one that does not count, or why it is not the answer.
 func (c *Checker) Local(cert, issuer *x509.Certificate, staple []byte) (answer Answer, stapleErr error) {
 	about := certKey(cert, issuer)
-	known := c.remembered(about, cert, issuer)
 	if len(staple) == 0 {
-		return known, nil
+		return c.remembered(about, cert, issuer), nil
 	}
 	stapled, err := c.stapled(about, cert, issuer, staple)
+	known := c.remembered(about, cert, issuer) // the staple itself, if there is nothing newer
 	switch {
 	case err != nil:
 		return known, fmt.Errorf("the stapled OCSP response %w", err)
