@@ -42,8 +42,11 @@ func (f *Flights[K, V]) Do(ctx context.Context, key K, work func(context.Context
 			var none V
 			return none, ctx.Err()
 		}
-		if !own && joined.expired {
-			continue
+		if joined.expired {
+			if !own {
+				continue
+			}
+			<-ctx.Done() // at the same moment: who asks sees by it why
 		}
 		return joined.result, joined.err
 	}
