@@ -1,0 +1,48 @@
+package sslstream
+
+import (
+	"encoding/pem"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sslstream/sslstream/internal/testpki"
+)
+
+// FuzzIssuers reads what a server may send for an issuer's certificate.
+func FuzzIssuers(f *testing.F) {
+	c := testpki.Root(f, "Root").Certificate
+	f.Add(c.Raw)
+	f.Add(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+	f.Add(pem.EncodeToMemory(&pem.Block{Type: "PKCS7", Bytes: c.Raw}))
+	f.Add([]byte("0\x80\x06\t*\x86H\x86\xf7\r\x01\a\x02\xa0\x80"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		issuers, err := parseIssuers(body)
+		if err != nil {
+			assert.Nil(t, issuers)
+			return
+		}
+		require.NotEmpty(t, issuers)
+		assert.LessOrEqual(t, len(issuers), maxIssuers)
+		for _, c := range issuers {
+			assert.NotEmpty(t, c.Raw)
+		}
+	})
+}
+
+func TestDownloadsAreForgotten(t *testing.T) {
+	var s issuerStore
+	for i := range 3 * maxKnownIssuers {
+		s.store(issuerSource{url: fmt.Sprint(i)}, issuerDownload{until: time.Now().Add(time.Hour)})
+	}
+	assert.Len(t, s.known, maxKnownIssuers)
+	s.known = nil
+	s.store(issuerSource{url: "fresh"}, issuerDownload{until: time.Now().Add(time.Hour)})
+	for i := range maxKnownIssuers {
+		s.store(issuerSource{url: fmt.Sprint(i)}, issuerDownload{until: time.Now().Add(-time.Hour)})
+	}
+	assert.Contains(t, s.known, issuerSource{url: "fresh"}, "what has run out is forgotten first")
+}
