@@ -3,6 +3,7 @@ package sslstream
 import (
 	"encoding/pem"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -12,10 +13,26 @@ import (
 	"github.com/sslstream/sslstream/internal/testpki"
 )
 
+// TestIssuersByOpenSSL reads a certs-only message that OpenSSL made.
+func TestIssuersByOpenSSL(t *testing.T) {
+	message, err := os.ReadFile("testdata/issuers.p7c")
+	require.NoError(t, err)
+	issuers, err := parseIssuers(message)
+	require.NoError(t, err)
+	var names []string
+	for _, c := range issuers {
+		names = append(names, c.Subject.CommonName)
+	}
+	assert.ElementsMatch(t, []string{"First of two", "Second of two"}, names)
+}
+
 // FuzzIssuers reads what a server may send for an issuer's certificate.
 func FuzzIssuers(f *testing.F) {
 	c := testpki.Root(f, "Root").Certificate
 	f.Add(c.Raw)
+	message, err := os.ReadFile("testdata/issuers.p7c")
+	require.NoError(f, err)
+	f.Add(message)
 	f.Add(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
 	f.Add(pem.EncodeToMemory(&pem.Block{Type: "PKCS7", Bytes: c.Raw}))
 	f.Add([]byte("0\x80\x06\t*\x86H\x86\xf7\r\x01\a\x02\xa0\x80"))
