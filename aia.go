@@ -1,6 +1,7 @@
 package sslstream
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/asn1"
@@ -26,6 +27,7 @@ const (
 	maxIssuerBytes  = 1 << 20 // of one answer
 	maxIssuers      = 32      // certificates in it
 	maxIssuerURLs   = 3       // of one certificate
+	maxURL          = 200     // bytes of a URL in a text for people
 	issuerMemory    = time.Hour
 	issuerOblivion  = 10 * time.Second // how long a failure is remembered
 	maxKnownIssuers = 256              // answers and failures that are remembered
@@ -59,6 +61,9 @@ func (p *policy) completed(v *validation, best *examined, leaf *x509.Certificate
 		}
 		*best = p.explain(leaf, known, now)
 	}
+	if failed == nil && len(best.path.certs) >= maxChainLength {
+		failed = fmt.Errorf("the chain is longer than %d certificates", maxChainLength)
+	}
 	if failed != nil {
 		best.tell(p, failed)
 	}
@@ -79,26 +84,31 @@ func (e *examined) tell(p *policy, failed error) {
 	last := len(e.chain.Elements) - 1
 	for i := range e.chain.Elements[last].Status {
 		if s := &e.chain.Elements[last].Status[i]; s.Flag == StatusPartialChain {
-			s.Detail += "; " + failed.Error()
+			s.Detail += "; " + oneLine(failed.Error())
 			s.Err = errors.Join(s.Err, failed)
 		}
 	}
 	p.unite(e.chain, last)
 }
 
-// issuersOf downloads what a certificate says of its issuers, from the first place that has certificates.
+// issuersOf downloads what a certificate says of its issuers, from the first place that has one.
 func (v *validation) issuersOf(client *http.Client, c *x509.Certificate) ([]*x509.Certificate, error) {
 	failures := []error{}
 	for _, url := range c.IssuingCertificateURL[:min(len(c.IssuingCertificateURL), maxIssuerURLs)] {
 		if err := fetch.Allowed(url); err != nil {
-			failures = append(failures, err)
+			failures = append(failures, errors.New(shortened(err.Error(), maxURL)))
 			continue
 		}
 		issuers, err := downloadedIssuers.get(v.downloading(), client, &v.budget, url)
 		if err == nil {
-			return issuers, nil
+			if slices.ContainsFunc(issuers, func(issuer *x509.Certificate) bool {
+				return bytes.Equal(issuer.RawSubject, c.RawIssuer) && checkSignature(c, issuer) == nil
+			}) {
+				return issuers, nil
+			}
+			err = errors.New("the answer is no certificate of its issuer's")
 		}
-		failures = append(failures, fmt.Errorf("download from %s: %w", url, err))
+		failures = append(failures, fmt.Errorf("download from %s: %w", shortened(url, maxURL), err))
 	}
 	return nil, errors.Join(failures...)
 }

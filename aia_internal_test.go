@@ -4,8 +4,10 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -48,6 +50,13 @@ func FuzzIssuers(f *testing.F) {
 			assert.NotEmpty(t, c.Raw)
 		}
 	})
+}
+
+func TestOneLine(t *testing.T) {
+	assert.Equal(t, "a; b", oneLine("a\nb"))
+	assert.Equal(t, "a\uFFFD[31mb", oneLine("a\x1b[31mb"), "a peer chooses what its certificates say")
+	assert.LessOrEqual(t, len(oneLine(strings.Repeat("ä", 10_000))), maxDetail+len("…"))
+	assert.True(t, utf8.ValidString(oneLine("x"+strings.Repeat("ä", 10_000))))
 }
 
 func TestDownloadsAreForgotten(t *testing.T) {

@@ -110,6 +110,16 @@ func TestDownloadCertificates(t *testing.T) {
 		assert.Empty(t, chain.Status, "%v", chain)
 		assert.Zero(t, i.rootServices.Requests())
 	})
+	t.Run("the first place has another's", func(t *testing.T) {
+		i := newIncomplete(t)
+		wrong := testpki.Root(t, "Inner").Serve(t)
+		leaf := i.intermediate.Issue(t, serverName, testpki.IssuerURL(wrong.IssuerURL(), i.services.IssuerURL())).Leaf
+		p := i.policy()
+		p.HTTPClient = testpki.Client(wrong, i.services, i.rootServices)
+		chain, err := p.Build(t.Context(), leaf)
+		require.NoError(t, err)
+		assert.Empty(t, chain.Status, "%v", chain)
+	})
 	for _, v := range versions {
 		t.Run("in a handshake/"+v.name, func(t *testing.T) {
 			i := newIncomplete(t)
@@ -252,6 +262,7 @@ func TestDownloadsThatLeadNowhere(t *testing.T) {
 			requests += s.Asked(string(rune('a' + n)))
 		}
 		assert.LessOrEqual(t, requests, 10)
+		assert.Contains(t, chain.String(), "longer than 10 certificates")
 	})
 	t.Run("silence", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -227,7 +227,7 @@ func (f *finder) examine(path foundPath) *Chain {
 	case endNoIssuer:
 		detail := "its issuer " + path.certs[last].Issuer.String() + " is missing"
 		if urls := path.certs[last].IssuingCertificateURL; len(urls) > 0 {
-			detail += "; it could be had from " + urls[0]
+			detail += "; it could be had from " + shortened(urls[0], maxURL)
 		}
 		add(last, StatusPartialChain, unknown, "%s", detail)
 	}

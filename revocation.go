@@ -6,8 +6,10 @@ import (
 	"encoding/asn1"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/sslstream/sslstream/internal/fetch"
 	"github.com/sslstream/sslstream/internal/revocation"
@@ -100,7 +102,9 @@ func (v *validation) check(p *policy, chain *Chain, end pathEnd, now time.Time) 
 		for at, i := range about {
 			chain.Elements[i].addAnswer(answers[at])
 		}
-		v.requireStaple(&chain.Elements[0])
+		if slices.Contains(about, 0) {
+			v.requireStaple(&chain.Elements[0])
+		}
 	}
 	p.unite(chain, last)
 }
@@ -134,7 +138,29 @@ func (e *ChainElement) has(f ChainStatusFlags) bool {
 }
 
 func (e *ChainElement) add(flag ChainStatusFlags, detail string, err error) {
-	e.Status = append(e.Status, ChainStatus{Flag: flag, Detail: detail, Err: err})
+	e.Status = append(e.Status, ChainStatus{Flag: flag, Detail: oneLine(detail), Err: err})
+}
+
+// maxDetail is how long the detail of one status may become, in bytes.
+const maxDetail = 1000
+
+// oneLine is text for people's eyes and logs: joined errors are on lines of their own, and the peer chooses what its
+// certificates say, and at which length.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, strings.ReplaceAll(shortened(text, maxDetail), "\n", "; "))
+}
+
+// shortened is text of about so many bytes at the most.
+func shortened(text string, most int) string {
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
 }
 
 // addAnswer adds what an answer means for the certificate.
@@ -208,10 +234,12 @@ func (v *validation) answers(p *policy, chain *Chain, about []int, now time.Time
 			asked := checker.Ask(during, cert, issuer)
 			took[at] = time.Since(began)
 			if asked.Status == revocation.Unavailable {
-				if known.Status != revocation.Unavailable {
+				if tried := asked.Err; known.Status != revocation.Unavailable { // its error is stapleErr
 					asked = known
+					asked.Err = errors.Join(known.Err, tried)
+				} else {
+					asked.Err = errors.Join(tried, stapleErr)
 				}
-				asked.Err = errors.Join(asked.Err, stapleErr)
 			}
 			answers[at] = asked
 		})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -123,6 +124,7 @@ func TestRevocationStatuses(t *testing.T) {
 			for _, e := range chain.Elements {
 				for _, s := range e.Status {
 					assert.NotEmpty(t, s.Detail)
+					assert.NotContains(t, s.Detail, "\n", "it is for logs, too")
 					assert.ErrorContains(t, s.Err, e.Certificate.Subject.CommonName)
 				}
 			}
@@ -137,6 +139,21 @@ func TestRevocationStatuses(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, flags{noAnswer, noAnswer, 0}, flagsOf(chain))
 		assert.Contains(t, chain.String(), "names no OCSP responder and no CRL")
+	})
+	t.Run("an unknown staple, and nobody who knows more", func(t *testing.T) {
+		r := newRevocable(t)
+		r.services.Forget(r.server.Leaf)
+		co, so := r.options(sslstream.RevocationOnline)
+		shown := r.server
+		shown.OCSPStaple = r.services.Staple(r.server.Leaf)
+		so.ServerCertificate = &shown
+		refuseAll(r.services)
+		client, server := newStreams(t)
+		err, _ := authenticate(t, client, server, co, so)
+		chain := authenticationError(t, err).Chain
+		assert.Equal(t, unknownStatus, statusOf(chain), "%v", chain)
+		assert.Equal(t, 1, strings.Count(chain.Elements[0].Status[0].Detail, "not known to the OCSP responder"), "%v", chain)
+		assert.Contains(t, chain.String(), "503")
 	})
 	t.Run("beside what else is wrong", func(t *testing.T) {
 		r := newRevocable(t, testpki.Expired())
@@ -454,6 +471,12 @@ func TestMustStaple(t *testing.T) {
 		client, server := newStreams(t)
 		err, _ := authenticate(t, client, server, co, so)
 		assert.Equal(t, sslstream.StatusRevoked, statusOf(authenticationError(t, err).Chain))
+	})
+	t.Run("a pinned certificate is asked nothing", func(t *testing.T) {
+		co, so := r.options(sslstream.RevocationOnline)
+		co.CertificateChainPolicy.CustomTrustStore = x509.NewCertPool()
+		co.CertificateChainPolicy.CustomTrustStore.AddCert(r.server.Leaf)
+		newPair(t, co, so)
 	})
 	t.Run("clients and Build cannot staple", func(t *testing.T) {
 		co, so := r.mutual()

@@ -57,7 +57,7 @@ func (s *stapler) checker() *revocation.Checker {
 // accept takes a response, and has another one fetched half way to where it ends.
 func (s *stapler) accept(response *revocation.Answer) {
 	now := time.Now()
-	if s.response == nil || !response.From.Before(s.response.From) {
+	if s.response == nil || !response.From.Before(s.response.From) || now.After(s.response.Until) {
 		s.response = response
 	}
 	s.due = now.Add(max(s.response.Until.Sub(now)/2, stapleRetry))
@@ -85,10 +85,14 @@ func (s *stapler) fetch(first int) {
 	ctx, cancel := context.WithTimeout(context.Background(), defaultURLRetrievalTimeout)
 	defer cancel()
 	response, responder, err := s.checker().Staple(ctx, s.cert, s.issuer, first)
+	known, _ := s.checker().Local(s.cert, s.issuer, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fetching = false
 	if err != nil {
+		if known.Status == revocation.Revoked {
+			s.response = nil // it still counts, but is known to be no longer true
+		}
 		s.due = time.Now().Add(min(stapleRetry<<s.failures, maxStapleRetry))
 		s.failures = min(s.failures+1, 10)
 		return

@@ -247,6 +247,38 @@ func TestStapleRenewal(t *testing.T) {
 			assert.NotEmpty(t, s.handshake())
 		})
 	})
+	t.Run("revoked meanwhile", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRevocable(t)
+			s := newStapling(t, r)
+			s.handshake()
+			synctest.Wait()
+			require.NotEmpty(t, s.handshake())
+			r.services.Revoke(r.server.Leaf, 0)
+			time.Sleep(31 * time.Minute)
+			s.handshake()
+			synctest.Wait()
+			assert.Empty(t, s.handshake(), "the old response counts still, but is known to be no longer true")
+		})
+	})
+	t.Run("an older response that counts for longer", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRevocable(t)
+			older := time.Now().Add(-time.Minute)
+			r.services.Lifetime = 10 * time.Minute
+			s := newStapling(t, r)
+			s.handshake()
+			synctest.Wait()
+			require.NotEmpty(t, s.handshake())
+			r.services.OCSP = func(a *testpki.Response) {
+				a.Singles[0].ThisUpdate, a.Singles[0].NextUpdate = older, older.Add(24*time.Hour)
+			}
+			time.Sleep(11 * time.Minute)
+			assert.Empty(t, s.handshake())
+			synctest.Wait()
+			assert.NotEmpty(t, s.handshake())
+		})
+	})
 	t.Run("another responder", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRevocable(t)

@@ -69,7 +69,7 @@ type Trace struct {
 	// Validated is called once the peer's certificate is judged, before the RemoteCertificateValidationCallback. errs is what
 	// was wrong; cert and chain are nil where the peer sent no certificate.
 	Validated func(cert *x509.Certificate, chain *Chain, errs PolicyErrors, took time.Duration)
-	// Revocation is called once for each certificate that is asked about, before Validated: source is "staple", "cache", or the URL
+	// Revocation is called for each certificate that is asked about, once for each path to a root that is tried, before Validated: source is "staple", "cache", or the URL
 	// of the service that answered or was asked last; status is "good", "revoked", "unknown" where the responder says so, or
 	// "unavailable" where nobody can say; err is nil for "good" only.
 	Revocation func(cert *x509.Certificate, source string, status string, took time.Duration, err error)

@@ -251,6 +251,16 @@ func TestFlights(t *testing.T) {
 			assert.Equal(t, 2, got)
 		})
 	})
+	t.Run("the first budget is not the others'", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var f Flights[string, int]
+			go f.Do(t.Context(), "key", func(context.Context) (int, error) { time.Sleep(time.Second); return 0, ErrBudget })
+			synctest.Wait()
+			got, err := f.Do(t.Context(), "key", func(context.Context) (int, error) { return 2, nil })
+			assert.NoError(t, err)
+			assert.Equal(t, 2, got)
+		})
+	})
 	t.Run("a timeout of the work's own is an answer for all", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var f Flights[string, int]

@@ -42,10 +42,10 @@ func (f *Flights[K, V]) Do(ctx context.Context, key K, work func(context.Context
 			var none V
 			return none, ctx.Err()
 		}
-		if joined.expired {
-			if !own {
-				continue
-			}
+		switch {
+		case !own && (joined.expired || errors.Is(joined.err, ErrBudget)):
+			continue // that was the first asker's
+		case joined.expired:
 			<-ctx.Done() // at the same moment: who asks sees by it why
 		}
 		return joined.result, joined.err
