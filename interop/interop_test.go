@@ -65,7 +65,13 @@ func (p *peer) output() string {
 // start runs a program until the test ends, or until it ends by itself.
 func start(t *testing.T, program string, args ...string) *peer {
 	t.Helper()
-	p := &peer{t: t, cmd: exec.Command(program, args...), done: make(chan struct{})}
+	return startCmd(t, exec.Command(program, args...))
+}
+
+// startCmd is start for a command.
+func startCmd(t *testing.T, cmd *exec.Cmd) *peer {
+	t.Helper()
+	p := &peer{t: t, cmd: cmd, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	var err error
 	p.stdin, err = p.cmd.StdinPipe()
@@ -79,7 +85,7 @@ func start(t *testing.T, program string, args ...string) *peer {
 		p.cmd.Process.Kill()
 		<-p.done
 		if t.Failed() {
-			t.Logf("%s %s printed:\n%s", program, strings.Join(args, " "), p.output())
+			t.Logf("%s printed:\n%s", strings.Join(cmd.Args, " "), p.output())
 		}
 	})
 	return p
