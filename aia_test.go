@@ -265,7 +265,7 @@ func TestDownloadsThatLeadNowhere(t *testing.T) {
 		assert.Contains(t, chain.String(), "longer than 10 certificates")
 	})
 	t.Run("silence", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			i := newIncomplete(t)
 			i.services.Instead = func(_ string, _ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }
 			began := time.Now()

@@ -17,7 +17,6 @@ import (
 	"os"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -82,6 +81,7 @@ func TestHandshake(t *testing.T) {
 }
 
 func TestOldProtocolsWhenAskedFor(t *testing.T) {
+	skipInFIPSMode(t, "TLS 1.0 and 1.1")
 	f := newFixture(t)
 	for _, p := range []sslstream.Protocols{sslstream.ProtocolTLS10, sslstream.ProtocolTLS11} {
 		t.Run(p.String(), func(t *testing.T) {
@@ -618,7 +618,7 @@ func TestContextThatHasEnded(t *testing.T) {
 }
 
 func TestContextDeadlineEndsHandshakeInTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		a, b := testpki.IOPipes(t)
 		go io.Copy(io.Discard, b)
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -652,7 +652,7 @@ func TestDeadlinesEndHandshake(t *testing.T) {
 				name = tc.name + "/io.Pipe"
 			}
 			t.Run(name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				testpki.Bubble(t, func(t *testing.T) {
 					var a, b io.ReadWriteCloser
 					if plain {
 						a, b = testpki.IOPipes(t)

@@ -6,12 +6,13 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 
 	"github.com/sslstream/sslstream"
+
+	"github.com/sslstream/sslstream/internal/testpki"
 )
 
 // tripwire is an inner stream that does something at one of its calls.
@@ -36,7 +37,7 @@ func TestHandshakeCancelledAtEachStage(t *testing.T) {
 	q := newQuick(t, forgetful{})
 	for version, v := range versions {
 		t.Run(v.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				for cancelled := range 2 {
 					for _, native := range []bool{false, true} {
 						failed, at := 0, int32(1)

@@ -295,6 +295,7 @@ func TestChannelBindingStates(t *testing.T) {
 		}
 	})
 	t.Run("old protocols", func(t *testing.T) {
+		skipInFIPSMode(t, "TLS 1.0 and 1.1")
 		for _, protocol := range []sslstream.Protocols{sslstream.ProtocolTLS10, sslstream.ProtocolTLS11} {
 			co, so := f.clientOptions(), f.serverOptions()
 			co.EnabledProtocols, so.EnabledProtocols = protocol, protocol

@@ -8,13 +8,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sslstream/sslstream"
+
+	"github.com/sslstream/sslstream/internal/testpki"
 )
 
 // forgetful is a session cache that keeps nothing: the server sends tickets, and each handshake is a full one.
@@ -126,7 +127,7 @@ func TestCutAtEveryByte(t *testing.T) {
 	q := newQuick(t, forgetful{})
 	for version, v := range versions {
 		t.Run(v.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				whole := &cutSession{version: version, leave: true, native: true, limit: -1}
 				whole.run(t, q)
 				for i, side := range whole.sides {

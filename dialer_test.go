@@ -9,7 +9,6 @@ import (
 	"net"
 	"path/filepath"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -173,7 +172,7 @@ func TestDialFailures(t *testing.T) {
 		assert.Nil(t, s)
 	})
 	t.Run("ctx ends the handshake", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			a, b := net.Pipe()
 			go io.Copy(io.Discard, b)
 			conn := &watched{Conn: a}

@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -31,9 +30,10 @@ type quick struct {
 
 func newQuick(t *testing.T, cache tls.ClientSessionCache) *quick {
 	t.Helper()
+	skipInFIPSMode(t, "X25519, nor Ed25519 certificates in TLS")
 	oneThread(t)
 	q := &quick{}
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		root := testpki.Root(t, "Test Root", testpki.Ed25519(t))
 		own := root.Issue(t, serverName, testpki.Ed25519(t)) // whose signatures have one length
 		for strict := range 2 {
@@ -97,7 +97,7 @@ func TestFaults(t *testing.T) {
 	}
 	for seed := range runs {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { newFaultRun(t, uint64(seed)).run(q) })
+			testpki.Bubble(t, func(t *testing.T) { newFaultRun(t, uint64(seed)).run(q) })
 		})
 		if t.Failed() {
 			break // the first says enough

@@ -2,6 +2,7 @@ package sslstream_test
 
 import (
 	"context"
+	"crypto/fips140"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -192,6 +193,14 @@ func (r *recorder) Close() error {
 // accept is a validation callback that lets everybody in.
 func accept(context.Context, *sslstream.Stream, *x509.Certificate, *sslstream.Chain, sslstream.PolicyErrors) (sslstream.PolicyErrors, error) {
 	return 0, nil
+}
+
+// skipInFIPSMode skips what FIPS 140-3 mode has none of.
+func skipInFIPSMode(t testing.TB, what string) {
+	t.Helper()
+	if fips140.Enabled() {
+		t.Skip("FIPS 140-3 mode has no " + what)
+	}
 }
 
 var rsaKey = testpki.RSA(2048)

@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sslstream/sslstream"
+
+	"github.com/sslstream/sslstream/internal/testpki"
 )
 
 // script is a net.Listener that accepts what it is told to.
@@ -170,7 +172,7 @@ func TestListenerHandshakeTimeout(t *testing.T) {
 		{"negative", -1, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				f := newFixture(t)
 				inner := newScript()
 				l := sslstream.NewListener(inner, f.serverOptions())
@@ -200,7 +202,7 @@ func TestListenerHandshakeTimeout(t *testing.T) {
 
 // TestListenerTimeoutBoundsCallbacks has a callback wait for its context.
 func TestListenerTimeoutBoundsCallbacks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		f := newFixture(t)
 		inner := newScript()
 		l := sslstream.NewListener(inner, nil)
@@ -231,7 +233,7 @@ func TestListenerMaxHandshakes(t *testing.T) {
 		max, want int
 	}{{"zero", 0, 1024}, {"set", 2, 2}} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				f := newFixture(t)
 				inner := newScript()
 				l := sslstream.NewListener(inner, f.serverOptions())
@@ -257,7 +259,7 @@ func TestListenerMaxHandshakes(t *testing.T) {
 
 // TestListenerBoundsWhatWaits: streams that nobody accepts count, so that they cannot pile up.
 func TestListenerBoundsWhatWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		f := newFixture(t)
 		inner := newScript()
 		l := sslstream.NewListener(inner, f.serverOptions())
@@ -303,7 +305,7 @@ func TestListenerOnError(t *testing.T) {
 	for _, told := range []bool{true, false} {
 		name := map[bool]string{true: "told", false: "dropped"}[told]
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				f := newFixture(t)
 				inner := newScript()
 				l := sslstream.NewListener(inner, f.serverOptions())
@@ -356,7 +358,7 @@ func TestListenerConnContext(t *testing.T) {
 		{"nil", func(context.Context) context.Context { return nil }, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				f := newFixture(t)
 				inner := newScript()
 				var options atomic.Bool // chosen, with the right context
@@ -430,7 +432,7 @@ func TestListenerChoosesOptions(t *testing.T) {
 
 // TestListenerAcceptContext: a call that ends loses nobody.
 func TestListenerAcceptContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		f := newFixture(t)
 		inner := newScript()
 		l := sslstream.NewListener(inner, f.serverOptions())

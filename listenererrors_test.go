@@ -18,6 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sslstream/sslstream"
+
+	"github.com/sslstream/sslstream/internal/testpki"
 )
 
 // TestListenerConfigurationErrors: none of them lets a connection be accepted, and one that is corrected is gone.
@@ -81,7 +83,7 @@ func TestListenerConfigurationErrors(t *testing.T) {
 
 // TestListenerConfigurationErrorLater has a configuration error come up while an Accept waits.
 func TestListenerConfigurationErrorLater(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		f := newFixture(t)
 		so := f.serverOptions()
 		so.CipherSuites = []uint16{tls.TLS_AES_128_GCM_SHA256}
@@ -110,7 +112,7 @@ func TestListenerConfigurationErrorLater(t *testing.T) {
 
 // TestListenerClose: the bubble would not end if a goroutine or a stream were left.
 func TestListenerClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		f := newFixture(t)
 		inner := newScript()
 		l := sslstream.NewListener(inner, f.serverOptions())
@@ -157,7 +159,7 @@ func TestListenerClose(t *testing.T) {
 }
 
 func TestListenerCloseUnblocksAccept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		f := newFixture(t)
 		l := sslstream.NewListener(newScript(), f.serverOptions())
 		var waiting []<-chan acceptance
@@ -177,7 +179,7 @@ func TestListenerTemporaryErrors(t *testing.T) {
 	outOfFiles := &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
 	for name, tempErr := range map[string]error{"EMFILE": outOfFiles, "a type of its own": temporary{errors.New("try again")}} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				f := newFixture(t)
 				inner := newScript()
 				for range 10 {
@@ -213,7 +215,7 @@ func TestListenerTemporaryErrors(t *testing.T) {
 
 // TestListenerPermanentErrors: each is one call's, and the listener goes on if the inner one does.
 func TestListenerPermanentErrors(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		f := newFixture(t)
 		inner := newScript()
 		l := sslstream.NewListener(inner, f.serverOptions())
@@ -249,7 +251,7 @@ func TestListenerPermanentErrors(t *testing.T) {
 
 // TestListenerCallbackEndsGoroutine has callbacks that leave by runtime.Goexit: no slot and no connection is lost.
 func TestListenerCallbackEndsGoroutine(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		f := newFixture(t)
 		inner := newScript()
 		l := sslstream.NewListener(inner, f.serverOptions())

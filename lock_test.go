@@ -7,11 +7,12 @@ import (
 	"runtime"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sslstream/sslstream/internal/testpki"
 )
 
 // TestLock has many who want the lock, some of whom give up: it is one's at a time, and who waits gets it. In a bubble a
@@ -19,7 +20,7 @@ import (
 func TestLock(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the race detector can crash otherwise (golang.org/issue/78156)
 	for seed := range uint64(50) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			var l lock
 			var users sync.WaitGroup
 			holders, taken, given := 0, 0, 0 // guarded by l, as the race detector sees

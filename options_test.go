@@ -120,7 +120,7 @@ func TestTLSConfigIsTakenOver(t *testing.T) {
 			},
 			TLSConfig: &tls.Config{
 				ServerName: serverName, NextProtos: []string{"b"}, MaxVersion: tls.VersionTLS12, RootCAs: testpki.Pool(f.root),
-				CipherSuites:     []uint16{tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256},
+				CipherSuites:     []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384},
 				CurvePreferences: []tls.CurveID{tls.CurveP384}, KeyLogWriter: &log, Time: func() time.Time { return later },
 				Certificates: []tls.Certificate{f.client},
 				VerifyPeerCertificate: func(raw [][]byte, chains [][]*x509.Certificate) error {
@@ -144,7 +144,7 @@ func TestTLSConfigIsTakenOver(t *testing.T) {
 		assert.Equal(t, serverName, server.TargetHostName())
 		assert.Equal(t, "b", client.NegotiatedApplicationProtocol())
 		assert.Equal(t, tls12, client.Protocol())
-		assert.Equal(t, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, client.NegotiatedCipherSuite())
+		assert.Equal(t, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, client.NegotiatedCipherSuite())
 		assert.Equal(t, tls.CurveP384, client.NegotiatedGroup())
 		assert.True(t, client.IsMutuallyAuthenticated())
 		assert.Contains(t, log.String(), "CLIENT_RANDOM")

@@ -117,6 +117,7 @@ func TestSecurityProtocol(t *testing.T) {
 }
 
 func TestHolesInProtocols(t *testing.T) {
+	skipInFIPSMode(t, "TLS 1.0 and 1.1")
 	f := newFixture(t)
 	const all = tls10 | tls11 | tls12 | tls13
 	for _, tc := range []struct {
@@ -159,6 +160,7 @@ func TestHolesInProtocols(t *testing.T) {
 }
 
 func TestSystemDefaultFollowsOpenSSLConfiguration(t *testing.T) {
+	skipInFIPSMode(t, "TLS 1.0 and 1.1")
 	f := newFixture(t)
 	write := func(t *testing.T, system string) {
 		file := filepath.Join(t.TempDir(), "openssl.cnf")
@@ -251,6 +253,7 @@ func TestSystemDefaultFollowsOpenSSLConfiguration(t *testing.T) {
 
 // TestEverySuite negotiates every suite of crypto/tls that two ends of it can agree on.
 func TestEverySuite(t *testing.T) {
+	skipInFIPSMode(t, "suites but those of AES-GCM")
 	f := newFixture(t)
 	ecdsa := f.server
 	rsa := f.intermediate.Issue(t, serverName, testpki.RSA(2048))
@@ -362,6 +365,7 @@ func TestEverySuite(t *testing.T) {
 
 // TestSuitesOfKnobs has a client with crypto/tls's own choice of suites, which GODEBUG widens.
 func TestSuitesOfKnobs(t *testing.T) {
+	skipInFIPSMode(t, "suites but those of AES-GCM")
 	f := newFixture(t)
 	cert := f.intermediate.Issue(t, serverName, rsaKey)
 	for _, tc := range []struct {
@@ -393,6 +397,7 @@ func TestSuitesOfKnobs(t *testing.T) {
 }
 
 func TestGroups(t *testing.T) {
+	skipInFIPSMode(t, "X25519")
 	f := newFixture(t)
 	for _, tc := range []struct {
 		group    tls.CurveID

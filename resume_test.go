@@ -408,7 +408,7 @@ func (c *storing) Put(key string, s *tls.ClientSessionState) {
 
 // TestTicketKeysRotate lets days pass.
 func TestTicketKeysRotate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		f := &fixture{root: testpki.Root(t, "Root", testpki.Valid(-time.Hour, 1000*time.Hour))}
 		f.server = f.root.Issue(t, serverName, testpki.Valid(-time.Hour, 1000*time.Hour))
 		co, so := f.clientOptions(), f.serverOptions()

@@ -515,7 +515,7 @@ func TestRevocationOnResumedSessions(t *testing.T) {
 			assert.False(t, client.ConnectionState().DidResume)
 		})
 		t.Run(v.name+"/a session does not outlive its staple", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				r := newRevocable(t, testpki.MustStaple())
 				r.services.Lifetime, r.rootServices.Lifetime = time.Hour, 24*time.Hour
 				co, so := r.options(sslstream.RevocationOnline)
@@ -571,7 +571,7 @@ func TestRevocationTimeouts(t *testing.T) {
 	}
 	t.Run("URLRetrievalTimeout", func(t *testing.T) {
 		for given, want := range map[time.Duration]time.Duration{0: 15 * time.Second, time.Second: time.Second} {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				r := newRevocable(t)
 				r.services.Instead, r.rootServices.Instead = hang, hang
 				p := r.policy(sslstream.RevocationOnline)
@@ -586,7 +586,7 @@ func TestRevocationTimeouts(t *testing.T) {
 		}
 	})
 	t.Run("the context's end", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			r := newRevocable(t)
 			r.services.Instead = hang
 			ctx, cancel := context.WithCancel(t.Context())
@@ -601,7 +601,7 @@ func TestRevocationTimeouts(t *testing.T) {
 		})
 	})
 	t.Run("the context's end in a handshake", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			r := newRevocable(t)
 			r.services.Instead = hang
 			co, so := r.options(sslstream.RevocationOnline)
@@ -627,7 +627,7 @@ func TestRevocationTimeouts(t *testing.T) {
 }
 
 func TestRevocationOneRequestForManyHandshakes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		r := newRevocable(t)
 		r.services.Instead = func(string, http.ResponseWriter, *http.Request) bool { time.Sleep(time.Second); return false }
 		co, so := r.options(sslstream.RevocationOnline)

@@ -10,12 +10,13 @@ import (
 	"net"
 	"os"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/sslstream/sslstream"
+
+	"github.com/sslstream/sslstream/internal/testpki"
 )
 
 // schedule is a pair of streams on which calls are made one after another, and what must come of them.
@@ -48,7 +49,7 @@ func FuzzSchedule(f *testing.F) {
 			ops = ops[:200]
 		}
 		oneThread(t)
-		synctest.Test(t, func(t *testing.T) { runSchedule(t, q, ops) })
+		testpki.Bubble(t, func(t *testing.T) { runSchedule(t, q, ops) })
 	})
 }
 

@@ -49,6 +49,7 @@ func TestSecurity(t *testing.T) {
 }
 
 func TestRequirements(t *testing.T) {
+	skipInFIPSMode(t, "X25519")
 	f := newFixture(t)
 	classic := &tls.Config{CurvePreferences: []tls.CurveID{tls.X25519}}
 	rsakex := &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA}}

@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -140,6 +139,7 @@ func TestSmallWriteIsOneRecordInOneWrite(t *testing.T) {
 		}
 	}
 	t.Run("TLS 1.0 splits it", func(t *testing.T) {
+		skipInFIPSMode(t, "TLS 1.0")
 		a, b := testpki.TCP(t)
 		inner := &recorder{Conn: a}
 		client, server := newStream(t, inner), newStream(t, b)
@@ -253,7 +253,7 @@ func TestTimeoutCountsTheWaitForOthers(t *testing.T) {
 	} {
 		for _, over := range carriers[1:] {
 			t.Run(name+"/"+over.name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				testpki.Bubble(t, func(t *testing.T) {
 					f := newFixture(t) // valid in the bubble's time
 					a, b := over.make(t)
 					client, server := newStream(t, a), newStream(t, b)
@@ -868,7 +868,7 @@ func TestCloseIsBounded(t *testing.T) {
 					opts = append(opts, sslstream.LeaveInnerOpen())
 				}
 				t.Run(name, func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
+					testpki.Bubble(t, func(t *testing.T) {
 						f := newFixture(t) // valid in the bubble's time
 						a, b := over.make(t)
 						client, server := newStream(t, a, opts...), newStream(t, b, opts...)
@@ -905,7 +905,7 @@ func TestCloseIsBounded(t *testing.T) {
 func TestCloseWithoutDataIsNoLoss(t *testing.T) {
 	for _, over := range carriers[1:] {
 		t.Run(over.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				f := newFixture(t) // valid in the bubble's time
 				a, b := over.make(t)
 				client, server := newStream(t, a), newStream(t, b)

@@ -65,7 +65,7 @@ func TestCertificateContextDownloads(t *testing.T) {
 		assert.Equal(t, []string{"Inner"}, subjects(c))
 	})
 	t.Run("a silent server", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			i := newIncomplete(t)
 			i.services.Instead = hangUntilDone
 			began := time.Now()
@@ -141,7 +141,7 @@ func TestStapling(t *testing.T) {
 		})
 	}
 	t.Run("no handshake waits", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			r := newRevocable(t)
 			r.services.Instead = hangUntilDone
 			s := newStapling(t, r)
@@ -174,7 +174,7 @@ func TestStapling(t *testing.T) {
 		assert.Zero(t, r.services.Requests())
 	})
 	t.Run("by the root's own responder", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			r := newRevocable(t)
 			r.server = r.root.Issue(t, serverName, testpki.OCSP(r.rootServices.OCSPURL()))
 			c, err := sslstream.NewCertificateContext(r.server, &sslstream.CertificateContextOptions{
@@ -192,7 +192,7 @@ func TestStapling(t *testing.T) {
 
 func TestStapleRenewal(t *testing.T) {
 	t.Run("half way to its end", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			r := newRevocable(t)
 			s := newStapling(t, r)
 			s.handshake()
@@ -212,7 +212,7 @@ func TestStapleRenewal(t *testing.T) {
 		})
 	})
 	t.Run("failures, and never one that has run out", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			r := newRevocable(t)
 			s := newStapling(t, r)
 			s.handshake()
@@ -248,7 +248,7 @@ func TestStapleRenewal(t *testing.T) {
 		})
 	})
 	t.Run("revoked meanwhile", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			r := newRevocable(t)
 			s := newStapling(t, r)
 			s.handshake()
@@ -262,7 +262,7 @@ func TestStapleRenewal(t *testing.T) {
 		})
 	})
 	t.Run("an older response that counts for longer", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			r := newRevocable(t)
 			older := time.Now().Add(-time.Minute)
 			r.services.Lifetime = 10 * time.Minute
@@ -280,7 +280,7 @@ func TestStapleRenewal(t *testing.T) {
 		})
 	})
 	t.Run("another responder", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			r := newRevocable(t)
 			down := r.intermediate.Serve(t)
 			refuseAll(down)
@@ -318,7 +318,7 @@ func TestStaplesThatDoNotCount(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				r := newRevocable(t)
 				spoil(r)
 				s := newStapling(t, r)
@@ -337,7 +337,7 @@ func TestStaplesThatDoNotCount(t *testing.T) {
 		})
 	}
 	t.Run("a good one that is given", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			r := newRevocable(t)
 			r.server.OCSPStaple = r.services.Staple(r.server.Leaf)
 			for _, offline := range []bool{true, false} {
@@ -358,7 +358,7 @@ func TestStaplesThatDoNotCount(t *testing.T) {
 
 // TestStaplingLeavesNothing drops contexts while they fetch: synctest fails where a goroutine is left.
 func TestStaplingLeavesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		r := newRevocable(t)
 		r.services.Instead = hangUntilDone
 		var all sync.WaitGroup

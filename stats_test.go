@@ -8,7 +8,6 @@ import (
 	"net"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -398,7 +397,7 @@ func TestTrace(t *testing.T) {
 		}
 	})
 	t.Run("the time that it took", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
 			f := newFixture(t)
 			a, b := testpki.Pipe(t)
 			client, server := sslstream.New(a), sslstream.New(b)

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -142,7 +141,7 @@ func TestTraceHookThatPanics(t *testing.T) {
 // TestTraceTimes has a slow clock and a slow callback: Validated is about the chain, HandshakeDone and HandshakeDuration about
 // all of it.
 func TestTraceTimes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		f := newFixture(t)
 		a, b := testpki.Pipe(t)
 		client, server := sslstream.New(a), sslstream.New(b)

@@ -157,7 +157,7 @@ func TestMemory(t *testing.T) {
 	local := func(w *world) Answer { a, _ := w.checker().Local(w.leaf, w.issuer, nil); return a }
 	for name, names := range map[string]func(*testpki.Services) []testpki.Option{"OCSP": byOCSP, "CRL": byCRL} {
 		t.Run(name+" until nextUpdate", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				w := newWorld(t, names)
 				assert.Equal(t, Unavailable, local(w).Status)
 				require.Equal(t, Good, ask(t, w).Status)
@@ -172,7 +172,7 @@ func TestMemory(t *testing.T) {
 			})
 		})
 		t.Run(name+" failures", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				w := newWorld(t, names)
 				down := true
 				w.s.Instead = func(_ string, rw http.ResponseWriter, _ *http.Request) bool {
@@ -195,7 +195,7 @@ func TestMemory(t *testing.T) {
 			})
 		})
 		t.Run(name+" that has run out", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				w := newWorld(t, names)
 				w.s.Lifetime = time.Nanosecond
 				w.s.OCSP = func(r *testpki.Response) { r.Singles[0].NextUpdate = time.Now() }
@@ -210,7 +210,7 @@ func TestMemory(t *testing.T) {
 			})
 		})
 		t.Run(name+" silence", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				w := newWorld(t, names)
 				w.s.Instead = hang(strings.ToLower(name))
 				within := func(d time.Duration) error {
@@ -230,7 +230,7 @@ func TestMemory(t *testing.T) {
 			})
 		})
 		t.Run(name+" cancelled", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				w := newWorld(t, names)
 				w.s.Instead = hang(strings.ToLower(name))
 				ctx, cancel := context.WithCancel(t.Context())
@@ -246,7 +246,7 @@ func TestMemory(t *testing.T) {
 
 // TestTimeIsShared lets a responder hang: the CRL gets its time.
 func TestTimeIsShared(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		w := newWorld(t, byBoth)
 		w.s.Instead = hang("ocsp")
 		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
@@ -262,7 +262,7 @@ func TestTimeIsShared(t *testing.T) {
 func TestOneRequestForAllWhoAsk(t *testing.T) {
 	for name, names := range map[string]func(*testpki.Services) []testpki.Option{"OCSP": byOCSP, "CRL": byCRL} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
 				w := newWorld(t, names)
 				w.s.Instead = func(string, http.ResponseWriter, *http.Request) bool { time.Sleep(time.Second); return false }
 				var all sync.WaitGroup
@@ -293,7 +293,7 @@ func TestRevocationWins(t *testing.T) {
 
 // TestOlderDoesNotReplaceNewer has a revoked certificate's peer staple what was good.
 func TestOlderDoesNotReplaceNewer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
 		w := newWorld(t, byOCSP)
 		old := w.s.Staple(w.leaf)
 		time.Sleep(time.Minute)
