@@ -89,7 +89,7 @@ func (e *endpoint) check(s *sslstream.Stream, c config, resumes bool) error {
 		return fmt.Errorf("a HelloRetryRequest: %v", state.HelloRetryRequest)
 	}
 	if c.is("expect-ech-accept") != state.ECHAccepted {
-		return fmt.Errorf("Encrypted Client Hello was accepted: %v", state.ECHAccepted)
+		return fmt.Errorf("acceptance of Encrypted Client Hello: %v", state.ECHAccepted)
 	}
 	if c.is("expect-ocsp-response") {
 		if want, _ := c.bytes("expect-ocsp-response"); !bytes.Equal(state.OCSPResponse, want) {
@@ -200,7 +200,7 @@ func exchange(s *sslstream.Stream, c config) error {
 	}
 	if c.is("check-close-notify") {
 		if !s.ReceivedCloseNotify() {
-			return errors.New("Unexpected SSL_shutdown result: the peer sent no close_notify")
+			return errors.New("the peer sent no close_notify")
 		}
 		if !c.is("shim-shuts-down") {
 			return s.CloseWrite()
