@@ -24,9 +24,7 @@ import (
 // to plain text on the same connection by CCC, in both orders of the two close_notify alerts.
 func TestFTP(t *testing.T) {
 	proftpd := need(t, "proftpd", "apt-get install proftpd-core proftpd-mod-crypto")
-	if os.Getuid() != 0 {
-		t.Skip("proftpd needs root to serve an anonymous directory")
-	}
+	needRoot(t, "proftpd")
 	p := newPKI(t)
 	for _, v := range versions {
 		for _, first := range []bool{true, false} {

@@ -37,6 +37,18 @@ func need(t *testing.T, program, install string) string {
 	return ""
 }
 
+// needRoot skips, or fails with INTEROP=all, where a peer that needs root cannot have it.
+func needRoot(t *testing.T, program string) {
+	t.Helper()
+	if os.Getuid() == 0 {
+		return
+	}
+	if os.Getenv("INTEROP") == "all" {
+		t.Fatalf("%s runs as root only", program)
+	}
+	t.Skipf("%s runs as root only", program)
+}
+
 // peer is a program that runs beside a test.
 type peer struct {
 	t     *testing.T

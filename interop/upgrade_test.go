@@ -185,9 +185,7 @@ func TestPostgres(t *testing.T) {
 // TestIMAP says STARTTLS to Dovecot.
 func TestIMAP(t *testing.T) {
 	dovecot := need(t, "dovecot", "apt-get install dovecot-imapd")
-	if os.Getuid() != 0 {
-		t.Skip("dovecot needs root")
-	}
+	needRoot(t, "dovecot")
 	p := newPKI(t)
 	for _, v := range versions {
 		t.Run(v.name, func(t *testing.T) {
@@ -239,9 +237,7 @@ service imap-login {
 // TestSMTP says STARTTLS to Postfix.
 func TestSMTP(t *testing.T) {
 	postfix := need(t, "postfix", "apt-get install postfix")
-	if os.Getuid() != 0 {
-		t.Skip("postfix needs root")
-	}
+	needRoot(t, "postfix")
 	p := newPKI(t)
 	eachWay(t, func(t *testing.T, v sslstream.Protocols, mutual bool) {
 		port, dir := freePort(t), daemonDir(t, "")
