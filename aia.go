@@ -30,6 +30,7 @@ const (
 	maxURL          = 200     // bytes of a URL in a text for people
 	issuerMemory    = time.Hour
 	issuerOblivion  = 10 * time.Second // how long a failure is remembered
+	issuerPatience  = 5 * time.Second  // how long a server must have been given before its silence is remembered as a failure
 	maxKnownIssuers = 256              // answers and failures that are remembered
 )
 
@@ -141,7 +142,8 @@ func (s *issuerStore) get(ctx context.Context, client *http.Client, budget *fetc
 	if ok && time.Now().Before(known.until) {
 		return known.issuers, known.err
 	}
-	return s.flights.Do(ctx, source, func(ctx context.Context) ([]*x509.Certificate, error) {
+	began := time.Now()
+	issuers, err := s.flights.Do(ctx, source, func(ctx context.Context) ([]*x509.Certificate, error) {
 		body, err := fetch.Do(ctx, client, budget, fetch.Request{URL: url, Accept: "application/pkix-cert, application/pkcs7-mime, */*;q=0.1", MaxBytes: maxIssuerBytes})
 		var issuers []*x509.Certificate
 		if err == nil {
@@ -150,10 +152,18 @@ func (s *issuerStore) get(ctx context.Context, client *http.Client, budget *fetc
 		if err == nil {
 			s.store(source, issuerDownload{issuers: issuers, until: time.Now().Add(issuerMemory)})
 		} else if ctx.Err() == nil && !errors.Is(err, fetch.ErrBudget) {
-			s.store(source, issuerDownload{err: fmt.Errorf("%w (a moment ago; not asked again so soon)", err), until: time.Now().Add(issuerOblivion)})
+			s.storeFailure(source, err)
 		}
 		return issuers, err
 	})
+	if errors.Is(err, context.DeadlineExceeded) && time.Since(began) >= issuerPatience {
+		s.storeFailure(source, err)
+	}
+	return issuers, err
+}
+
+func (s *issuerStore) storeFailure(source issuerSource, err error) {
+	s.store(source, issuerDownload{err: fmt.Errorf("%w (a moment ago; not asked again so soon)", err), until: time.Now().Add(issuerOblivion)})
 }
 
 // store remembers a download, and forgets others where they are too many: first those that have run out.
