@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
@@ -83,15 +82,22 @@ func TestShim(t *testing.T) {
 				args = append(args, "-server", "-cert-file", certFile, "-key-file", keyFile)
 			}
 			cmd := exec.Command(shim, args...)
-			var output bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &output, &output
+			output, err := os.Create(filepath.Join(t.TempDir(), "output"))
+			require.NoError(t, err)
+			defer output.Close()
+			cmd.Stdout, cmd.Stderr = output, output
 			require.NoError(t, cmd.Start())
-			defer cmd.Process.Kill()
+			defer func() {
+				cmd.Process.Kill()
+				if said, _ := os.ReadFile(output.Name()); t.Failed() {
+					t.Logf("the shim printed: %s", said)
+				}
+			}()
 			config := &tls.Config{InsecureSkipVerify: true, ServerName: "test", ClientSessionCache: tls.NewLRUClientSessionCache(1), Certificates: []tls.Certificate{cert}}
 			for round := range 2 {
 				l.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second))
 				conn, err := l.Accept()
-				require.NoError(t, err, "%s", output.String())
+				require.NoError(t, err)
 				conn.SetDeadline(time.Now().Add(10 * time.Second))
 				id := make([]byte, 8)
 				_, err = io.ReadFull(conn, id)
@@ -119,7 +125,7 @@ func TestShim(t *testing.T) {
 				assert.ErrorIs(t, err, io.EOF)
 				conn.Close()
 			}
-			assert.NoError(t, cmd.Wait(), "%s", output.String())
+			assert.NoError(t, cmd.Wait())
 		})
 	}
 }
