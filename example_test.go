@@ -329,7 +329,7 @@ func ExampleSecurity() {
 	err := s.AuthenticateAsClient(context.Background(), &sslstream.ClientOptions{
 		TargetHost:             "server.example",
 		CertificateChainPolicy: &sslstream.ChainPolicy{CustomTrustStore: roots},
-		TLSConfig:              &tls.Config{CurvePreferences: []tls.CurveID{tls.X25519}},
+		TLSConfig:              &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP256}},
 		CipherSuites:           []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
 		EnabledProtocols:       sslstream.ProtocolTLS12,
 	})
@@ -342,7 +342,7 @@ func ExampleSecurity() {
 	// Output:
 	// Cipher: Aes128 strength 128
 	// Hash: Sha256 strength 256
-	// Key exchange: ECDHE strength 255
+	// Key exchange: ECDHE strength 256
 	// Protocol: TLS12
 	// {
 	//   "protocol": "TLS12",
@@ -352,8 +352,8 @@ func ExampleSecurity() {
 	//   "hashAlgorithm": "Sha256",
 	//   "hashStrength": 256,
 	//   "keyExchangeAlgorithm": "ECDHE",
-	//   "keyExchangeStrength": 255,
-	//   "group": "X25519",
+	//   "keyExchangeStrength": 256,
+	//   "group": "CurveP256",
 	//   "applicationProtocol": "",
 	//   "mutuallyAuthenticated": false,
 	//   "resumed": false,
