@@ -136,14 +136,14 @@ var downloadedIssuers issuerStore
 
 func (s *issuerStore) get(ctx context.Context, client *http.Client, budget *fetch.Budget, url string) ([]*x509.Certificate, error) {
 	source := issuerSource{client, url}
-	s.mu.Lock()
-	known, ok := s.known[source]
-	s.mu.Unlock()
-	if ok && time.Now().Before(known.until) {
+	if known, ok := s.remembered(source); ok {
 		return known.issuers, known.err
 	}
 	began := time.Now()
 	issuers, err := s.flights.Do(ctx, source, func(ctx context.Context) ([]*x509.Certificate, error) {
+		if known, ok := s.remembered(source); ok { // it came in between
+			return known.issuers, known.err
+		}
 		body, err := fetch.Do(ctx, client, budget, fetch.Request{URL: url, Accept: "application/pkix-cert, application/pkcs7-mime, */*;q=0.1", MaxBytes: maxIssuerBytes})
 		var issuers []*x509.Certificate
 		if err == nil {
@@ -160,6 +160,13 @@ func (s *issuerStore) get(ctx context.Context, client *http.Client, budget *fetc
 		s.storeFailure(source, err)
 	}
 	return issuers, err
+}
+
+func (s *issuerStore) remembered(source issuerSource) (known issuerDownload, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known, ok = s.known[source]
+	return known, ok && time.Now().Before(known.until)
 }
 
 func (s *issuerStore) storeFailure(source issuerSource, err error) {

@@ -132,6 +132,10 @@ func (l *revocationList) serial(e revokedEntry) []byte {
 	return l.serials[e.offset : e.offset+uint32(e.length)]
 }
 
+func (l *revocationList) counts(now time.Time) bool {
+	return !now.Before(l.from) && !now.After(l.until)
+}
+
 func (l *revocationList) size() int { return len(l.serials) + 24*len(l.entries) }
 
 // look says what the list says of a certificate: good where it is not in it. The error says that the list is not about such
@@ -234,7 +238,10 @@ func namesURL(name cryptobyte.String, url string) bool {
 // askCRL has the list at url say what it says, fetched once for all who want it at the same time, and kept.
 func (c *Checker) askCRL(ctx context.Context, cert, issuer *x509.Certificate, url string) (*Answer, error) {
 	where := listKey(url, issuer)
-	list, err := c.Cache.fetching.Do(ctx, question{c.Client, url, where}, func(ctx context.Context) (*revocationList, error) {
+	list, err := c.Cache.fetching.Do(ctx, question{client: c.Client, url: url, about: where}, func(ctx context.Context) (*revocationList, error) {
+		if known, ok := c.Cache.memory.get(where).(*revocationList); ok && known.counts(c.Now) {
+			return known, nil // it came since memory was looked at
+		}
 		der, err := fetch.Do(ctx, c.Client, c.Budget, fetch.Request{URL: url, Accept: "application/pkix-crl, */*;q=0.1", MaxBytes: maxCRL})
 		if err != nil {
 			return nil, err

@@ -246,9 +246,13 @@ func requestFor(cert, issuer *x509.Certificate) (der []byte, err error) {
 	return der, err
 }
 
-// askOCSP has one responder answer, once for all who ask it the same at the same time.
-func (c *Checker) askOCSP(ctx context.Context, about key, cert, issuer *x509.Certificate, responder string) (*Answer, error) {
-	return c.Cache.asking.Do(ctx, question{c.Client, responder, about}, func(ctx context.Context) (*Answer, error) {
+// askOCSP has one responder answer, once for all who ask it the same at the same time. Unless the answer must be fresh, one that
+// came since memory was looked at does.
+func (c *Checker) askOCSP(ctx context.Context, about key, cert, issuer *x509.Certificate, responder string, fresh bool) (*Answer, error) {
+	return c.Cache.asking.Do(ctx, question{c.Client, responder, about, fresh}, func(ctx context.Context) (*Answer, error) {
+		if known, ok := c.Cache.memory.get(about).(*Answer); ok && !fresh && known.counts(c.Now) {
+			return known, nil
+		}
 		answer, err := c.requestOCSP(ctx, cert, issuer, responder)
 		if err == nil {
 			c.Cache.remember(about, answer)
@@ -313,7 +317,7 @@ func (c *Checker) Staple(ctx context.Context, cert, issuer *x509.Certificate, fi
 	var failures []error
 	for i := range responders {
 		at := (first + i) % len(responders)
-		answer, err := c.askOCSP(ctx, about, cert, issuer, responders[at])
+		answer, err := c.askOCSP(ctx, about, cert, issuer, responders[at], true)
 		switch {
 		case err != nil:
 		case !answer.counts(c.Now):

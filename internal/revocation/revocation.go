@@ -95,6 +95,7 @@ type question struct {
 	client *http.Client
 	url    string
 	about  key
+	fresh  bool // what is remembered does not do
 }
 
 // Local answers without asking anybody: by the staple (a DER OCSP response, or nil), or by what is remembered. staple says what
@@ -179,7 +180,7 @@ func (c *Checker) Ask(ctx context.Context, cert, issuer *x509.Certificate) Answe
 	var all []service
 	for _, url := range services(cert.OCSPServer) {
 		all = append(all, service{"OCSP", url, func(ctx context.Context, url string) (*Answer, error) {
-			return c.askOCSP(ctx, about, cert, issuer, url)
+			return c.askOCSP(ctx, about, cert, issuer, url, false)
 		}})
 	}
 	for _, url := range services(cert.CRLDistributionPoints) {
@@ -193,7 +194,7 @@ func (c *Checker) Ask(ctx context.Context, cert, issuer *x509.Certificate) Answe
 	none := Answer{}
 	var failures []error
 	for i, s := range all {
-		answer, err := c.share(ctx, len(all)-i > 1, question{c.Client, s.url, about}, func(ctx context.Context) (*Answer, error) {
+		answer, err := c.share(ctx, len(all)-i > 1, question{client: c.Client, url: s.url, about: about}, func(ctx context.Context) (*Answer, error) {
 			return s.ask(ctx, s.url)
 		})
 		if err == nil {
