@@ -286,12 +286,18 @@ func TestReleaseWhileSending(t *testing.T) {
 
 // TestAbandonedReadIsDelivered ends calls by their context while inner is being read.
 func TestAbandonedReadIsDelivered(t *testing.T) {
-	feed := make(chan string)
-	r := &reader{inner: readFunc(func(p []byte) (int, error) { return copy(p, <-feed), nil })}
+	feed, entered := make(chan string), make(chan struct{}, 1)
+	r := &reader{inner: readFunc(func(p []byte) (int, error) {
+		entered <- struct{}{}
+		return copy(p, <-feed), nil
+	})}
 	for range 3 {
 		ctx, cancel := context.WithCancel(t.Context())
 		require.NoError(t, r.limits.begin(ctx, 0))
-		cancel()
+		go func() {
+			<-entered // a call whose context ended before would not read at all
+			cancel()
+		}()
 		_, err := r.read(make([]byte, 10))
 		require.ErrorIs(t, err, context.Canceled)
 		r.limits.end()
