@@ -64,23 +64,27 @@ var attacks = []attack{
 		return nil
 	}, false},
 	{"floods with requests for new keys", func(r *run, ctx context.Context, conn net.Conn, choice *rand.Rand) error {
-		return r.flood(ctx, conn, false, func(p *testpeer.Peer) error { return p.SendKeyUpdate(true) })
+		return r.flood(ctx, conn, false, false, func(p *testpeer.Peer) error { return p.SendKeyUpdate(true) })
 	}, false},
 	{"floods with empty records", func(r *run, ctx context.Context, conn net.Conn, choice *rand.Rand) error {
-		return r.flood(ctx, conn, false, func(p *testpeer.Peer) error { return p.Write(testpeer.ApplicationData, nil) })
+		return r.flood(ctx, conn, false, choice.IntN(2) == 0, func(p *testpeer.Peer) error { return p.Write(testpeer.ApplicationData, nil) })
 	}, false},
 	{"floods with warnings", func(r *run, ctx context.Context, conn net.Conn, choice *rand.Rand) error {
-		return r.flood(ctx, conn, false, func(p *testpeer.Peer) error { return p.Write(testpeer.Alert, []byte{1, 90}) })
+		return r.flood(ctx, conn, false, choice.IntN(2) == 0, func(p *testpeer.Peer) error { return p.Write(testpeer.Alert, []byte{1, 90}) })
 	}, false},
 	{"wants to renegotiate", func(r *run, ctx context.Context, conn net.Conn, choice *rand.Rand) error {
-		return r.flood(ctx, conn, false, func(p *testpeer.Peer) error { return p.Write(testpeer.Handshake, []byte{1, 0, 0, 0}) })
+		hello := r.pki.hello()[5:] // without the header of its record
+		return r.flood(ctx, conn, false, choice.IntN(2) == 0, func(p *testpeer.Peer) error { return p.Write(testpeer.Handshake, hello) })
 	}, false},
 	{"as a server, floods with session tickets", func(r *run, ctx context.Context, conn net.Conn, choice *rand.Rand) error {
 		ticket := append([]byte{4, 0, 0, 45, 0, 0, 1, 0, 1, 2, 3, 4, 0, 0, 32}, make([]byte, 34)...)
-		return r.flood(ctx, conn, true, func(p *testpeer.Peer) error { return p.Write(testpeer.Handshake, ticket) })
+		return r.flood(ctx, conn, true, false, func(p *testpeer.Peer) error { return p.Write(testpeer.Handshake, ticket) })
+	}, true},
+	{"as a server, floods with requests to renegotiate", func(r *run, ctx context.Context, conn net.Conn, choice *rand.Rand) error {
+		return r.flood(ctx, conn, true, true, func(p *testpeer.Peer) error { return p.Write(testpeer.Handshake, []byte{0, 0, 0, 0}) })
 	}, true},
 	{"as a server, floods with requests for new keys", func(r *run, ctx context.Context, conn net.Conn, choice *rand.Rand) error {
-		return r.flood(ctx, conn, true, func(p *testpeer.Peer) error { return p.SendKeyUpdate(true) })
+		return r.flood(ctx, conn, true, false, func(p *testpeer.Peer) error { return p.SendKeyUpdate(true) })
 	}, true},
 }
 
@@ -96,9 +100,10 @@ func (r *run) attack(ctx context.Context, a attack, number uint64) {
 		var client chan struct{}
 		if a.asServer {
 			client = make(chan struct{})
+			renegotiates := choice.IntN(2) == 0
 			go func() {
 				defer close(client)
-				r.victim(ctx, other)
+				r.victim(ctx, other, renegotiates)
 			}()
 		}
 		once, cancel := context.WithTimeout(ctx, 3*time.Second)
@@ -138,12 +143,14 @@ func (r *run) target(both bool) (conn, other net.Conn, err error) {
 }
 
 // victim is a client of ours that reads from whom it must not trust, and says a word now and then.
-func (r *run) victim(ctx context.Context, conn net.Conn) {
+func (r *run) victim(ctx context.Context, conn net.Conn, renegotiates bool) {
 	s := sslstream.New(conn)
 	defer r.closed(s)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if s.AuthenticateAsClient(ctx, r.pki.clientOptions(true)) != nil {
+	opts := r.pki.clientOptions(sslstream.ProtocolTLS12 | sslstream.ProtocolTLS13)
+	opts.AllowRenegotiation = renegotiates
+	if s.AuthenticateAsClient(ctx, opts) != nil {
 		return
 	}
 	go func() {
@@ -181,8 +188,8 @@ func (r *run) speak(ctx context.Context, conn net.Conn) error {
 	return nil
 }
 
-// flood shakes hands and then sends the same again and again, reading what comes.
-func (r *run) flood(ctx context.Context, conn net.Conn, asServer bool, send func(*testpeer.Peer) error) (err error) {
+// flood shakes hands, in TLS 1.3 or in 1.2, and then sends the same again and again, reading what comes.
+func (r *run) flood(ctx context.Context, conn net.Conn, asServer, tls12 bool, send func(*testpeer.Peer) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			if p != errTest {
@@ -191,12 +198,14 @@ func (r *run) flood(ctx context.Context, conn net.Conn, asServer bool, send func
 			err = errTest // the handshake failed
 		}
 	}()
-	var p *testpeer.Peer
+	config, role := r.pki.raw(), testpeer.Client
 	if asServer {
-		p = testpeer.Server(tester{}, conn, r.pki.rawServer())
-	} else {
-		p = testpeer.Client(tester{}, conn, r.pki.raw())
+		config, role = r.pki.rawServer(), testpeer.Server
 	}
+	if tls12 {
+		config.MaxVersion = tls.VersionTLS12
+	}
+	p := role(tester{}, conn, config)
 	go io.Copy(io.Discard, conn)
 	for sent := 1; ctx.Err() == nil; sent++ {
 		if err := send(p); err != nil {

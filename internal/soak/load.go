@@ -18,7 +18,7 @@ import (
 // healthy makes sessions one after the other, each of which must get back what it sends.
 func (r *run) healthy(number int) {
 	choice := rand.New(rand.NewPCG(r.seed, uint64(number)))
-	opts := r.pki.clientOptions(choice.IntN(2) == 0)
+	opts := r.pki.clientOptions([]sslstream.Protocols{sslstream.ProtocolTLS12, sslstream.ProtocolTLS13}[choice.IntN(2)])
 	for round := 0; r.ctx.Err() == nil; round++ {
 		if err := r.echo(opts, choice); err != nil {
 			r.fail(fmt.Errorf("healthy stream %d, session %d: %w", number, round, err))

@@ -48,12 +48,8 @@ func (p *pki) serverOptions() *sslstream.ServerOptions {
 	return &sslstream.ServerOptions{ServerCertificate: &p.server}
 }
 
-func (p *pki) clientOptions(tls13 bool) *sslstream.ClientOptions {
-	o := &sslstream.ClientOptions{TargetHost: host, CertificateChainPolicy: p.trust(), EnabledProtocols: sslstream.ProtocolTLS12}
-	if tls13 {
-		o.EnabledProtocols = sslstream.ProtocolTLS13
-	}
-	return o
+func (p *pki) clientOptions(protocols sslstream.Protocols) *sslstream.ClientOptions {
+	return &sslstream.ClientOptions{TargetHost: host, CertificateChainPolicy: p.trust(), EnabledProtocols: protocols}
 }
 
 // raw is an attacker's config as a client.
