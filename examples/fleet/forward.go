@@ -50,14 +50,16 @@ func (f *forwarder) dial() (net.Conn, error) {
 }
 
 // serve forwards until listener is closed.
-func (f *forwarder) serve(listener net.Listener, logf func(string, ...any)) error {
+func (f *forwarder) serve(listener net.Listener, logf func(string, ...any)) {
 	for {
 		client, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
-			return nil
+			return
 		}
-		if err != nil {
-			return err
+		if err != nil { // no descriptors are left, say, which passes
+			logf("%v", err)
+			time.Sleep(100 * time.Millisecond)
+			continue
 		}
 		go func() {
 			defer client.Close()

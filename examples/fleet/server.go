@@ -40,14 +40,16 @@ func runServer(ctx context.Context, c serverConfig, box *box, logf func(string, 
 	}()
 	defer func() { <-keeping }()
 
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, func() { listener.Close() })()
+	listener := sslstream.NewListener(inner, opts)
+	defer listener.Close()
+	listener.OnError = func(_ net.Conn, err error) { logf("%v", err) }
 	fmt.Printf("listening on %v\n", listener.Addr())
 	for {
-		conn, err := listener.Accept()
+		s, err := listener.AcceptStream(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -55,7 +57,7 @@ func runServer(ctx context.Context, c serverConfig, box *box, logf func(string, 
 			return err
 		}
 		go func() {
-			if err := echo(ctx, conn, opts, c.name); err != nil {
+			if err := echo(s, c.name); err != nil {
 				logf("%v", err)
 			}
 		}()
@@ -63,14 +65,8 @@ func runServer(ctx context.Context, c serverConfig, box *box, logf func(string, 
 }
 
 // echo tells the client who it speaks to and whether its session was resumed, then repeats its lines.
-func echo(ctx context.Context, conn net.Conn, opts *sslstream.ServerOptions, name string) error {
-	s := sslstream.New(conn)
+func echo(s *sslstream.Stream, name string) error {
 	defer s.Close()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := s.AuthenticateAsServer(ctx, opts); err != nil {
-		return err
-	}
 	if _, err := fmt.Fprintf(s, "%s resumed=%v\n", name, s.Security().Resumed); err != nil {
 		return err
 	}

@@ -125,16 +125,16 @@ func (k *keeper) sync(ctx context.Context) {
 	var refused *refusedError
 	switch {
 	case errors.As(err, &refused):
-		k.say(fmt.Sprintf("%v. Going on with the %d keys there are", refused, len(k.current.Keys)))
+		k.say(refused.Error(), fmt.Sprintf("%v. Going on with the %d keys there are", refused, len(k.current.Keys)))
 		return
 	case err != nil:
 		if !errors.Is(context.Cause(ctx), context.Canceled) {
-			k.say(fmt.Sprintf("lost etcd, going on with the %d keys there are", len(k.current.Keys)))
+			k.say("lost etcd", fmt.Sprintf("lost etcd, going on with the %d keys there are: %v", len(k.current.Keys), err))
 		}
 		return
 	}
 	if k.trouble != "" {
-		k.say("")
+		k.trouble = ""
 		k.logf("etcd is back")
 	}
 	if r.equal(k.current) {
@@ -163,10 +163,10 @@ func (k *keeper) newest(ctx context.Context) (ring, error) {
 	}
 }
 
-// say logs trouble when it begins or changes.
-func (k *keeper) say(trouble string) {
-	if trouble != "" && trouble != k.trouble {
-		k.logf("%s", trouble)
+// say logs trouble when it begins or changes, not again while its words do.
+func (k *keeper) say(trouble, words string) {
+	if trouble != k.trouble {
+		k.logf("%s", words)
 	}
 	k.trouble = trouble
 }

@@ -57,13 +57,14 @@ func run(ctx context.Context, address, certFile, keyFile string, every time.Dura
 }
 
 // serve tells each client about its certificate, until ctx ends.
-func serve(ctx context.Context, listener net.Listener, certificate *certificate) error {
-	defer context.AfterFunc(ctx, func() { listener.Close() })()
+func serve(ctx context.Context, inner net.Listener, certificate *certificate) error {
 	// One value for all clients: it owns the keys of the session tickets, which go on being good after a reload. A ticket
 	// that was made under a certificate that is gone is not taken: a full handshake shows the new one.
-	opts := &sslstream.ServerOptions{ServerCertificateSelectionCallback: certificate.pick}
+	listener := sslstream.NewListener(inner, &sslstream.ServerOptions{ServerCertificateSelectionCallback: certificate.pick})
+	defer listener.Close()
+	listener.OnError = func(_ net.Conn, err error) { log.Print(err) }
 	for {
-		conn, err := listener.Accept()
+		s, err := listener.AcceptStream(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -71,21 +72,15 @@ func serve(ctx context.Context, listener net.Listener, certificate *certificate)
 			return err
 		}
 		go func() {
-			if err := answer(ctx, conn, opts); err != nil {
+			if err := answer(s); err != nil {
 				log.Print(err)
 			}
 		}()
 	}
 }
 
-func answer(ctx context.Context, conn net.Conn, opts *sslstream.ServerOptions) error {
-	s := sslstream.New(conn)
+func answer(s *sslstream.Stream) error {
 	defer s.Close()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := s.AuthenticateAsServer(ctx, opts); err != nil {
-		return err
-	}
 	s.SetWriteTimeout(5 * time.Second)
 	_, err := fmt.Fprintf(s, "certificate %v, resumed %v\n", s.LocalCertificate().SerialNumber, s.Security().Resumed)
 	if err != nil {
