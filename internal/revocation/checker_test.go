@@ -311,6 +311,216 @@ func TestOlderDoesNotReplaceNewer(t *testing.T) {
 	})
 }
 
+// TestRevokedForGood has a revocation run out, which is no reason to take what was said before it.
+func TestRevokedForGood(t *testing.T) {
+	for name, test := range map[string]struct {
+		names  func(*testpki.Services) []testpki.Option
+		reason int
+		after  Status
+	}{
+		"OCSP":         {byOCSP, ocsp.KeyCompromise, Revoked},
+		"CRL":          {byCRL, ocsp.KeyCompromise, Revoked},
+		"OCSP on hold": {byOCSP, ocsp.CertificateHold, Unavailable},
+		"CRL on hold":  {byCRL, ocsp.CertificateHold, Unavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
+				w := newWorld(t, test.names)
+				w.s.Lifetime = 7 * 24 * time.Hour
+				old := w.s.Staple(w.leaf)
+				time.Sleep(24 * time.Hour)
+				w.s.Revoke(w.leaf, test.reason)
+				w.s.Lifetime = time.Hour
+				require.Equal(t, Revoked, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+				time.Sleep(time.Hour + 2*time.Second)
+				a, _ := w.checker().Local(w.leaf, w.issuer, nil)
+				assert.Equal(t, test.after, a.Status)
+				if name == "CRL on hold" {
+					return // which an OCSP response may say is over
+				}
+				a, err := w.checker().Local(w.leaf, w.issuer, old)
+				assert.Equal(t, test.after, a.Status)
+				if test.after == Unavailable {
+					assert.ErrorContains(t, err, "is older than one that says revoked")
+				}
+			})
+		})
+	}
+}
+
+// TestOlderThanKnown has a proxy keep what a responder said before it said revoked.
+func TestOlderThanKnown(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byBoth)
+		w.s.Lifetime = 24 * time.Hour
+		old := w.s.Staple(w.leaf)
+		time.Sleep(time.Hour)
+		w.s.Revoke(w.leaf, ocsp.CertificateHold)
+		w.s.Lifetime = time.Minute
+		require.Equal(t, Revoked, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+		time.Sleep(time.Minute + 2*time.Second)
+		w.s.Instead = func(kind string, rw http.ResponseWriter, _ *http.Request) bool {
+			if kind == "ocsp" {
+				rw.Write(old)
+			}
+			return kind == "ocsp"
+		}
+		w.s.Lifetime = time.Hour
+		w.s.CRL = func(l *testpki.List) { l.RevokedCertificateEntries = nil }
+		a := w.checker().Ask(t.Context(), w.leaf, w.issuer)
+		assert.Equal(t, Good, a.Status, "by a CRL that is newer")
+		assert.Equal(t, w.s.CRLURL(), a.Source)
+		assert.Equal(t, []int{2, 1}, []int{w.s.Asked("GET ocsp"), w.s.Asked("POST ocsp")}, "the proxy is gone around")
+
+		w = newWorld(t, byBoth)
+		w.s.Revoke(w.leaf, ocsp.CertificateHold)
+		w.s.Lifetime = time.Minute
+		require.Equal(t, Revoked, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+		time.Sleep(time.Minute + 2*time.Second)
+		w.s.Lifetime = time.Hour
+		w.s.Instead = instead("ocsp", http.StatusNotFound)
+		w.s.CRL = func(l *testpki.List) { l.ThisUpdate, l.RevokedCertificateEntries = time.Now().Add(-30*time.Minute), nil }
+		a = w.checker().Ask(t.Context(), w.leaf, w.issuer)
+		assert.Equal(t, Unavailable, a.Status)
+		assert.ErrorContains(t, a.Err, "is older than one that says revoked")
+		before := w.checker()
+		before.Now = time.Now().Add(-10 * time.Minute)
+		assert.Equal(t, Good, before.Ask(t.Context(), w.leaf, w.issuer).Status, "at a moment when nobody had said so")
+	})
+}
+
+// TestStaplesAndMemory shows what a staple says where something is remembered.
+func TestStaplesAndMemory(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byOCSP)
+		good := w.s.Staple(w.leaf)
+		time.Sleep(time.Minute)
+		w.s.Revoke(w.leaf, ocsp.KeyCompromise)
+		revoked := w.s.Staple(w.leaf)
+		w.s.OCSP = func(r *testpki.Response) { r.Singles[0].Status = ocsp.Unknown }
+		unknown := w.s.Staple(w.leaf)
+
+		for range 2 { // the second time it is remembered
+			a, err := w.checker().Local(w.leaf, w.issuer, good)
+			require.NoError(t, err)
+			assert.Equal(t, Good, a.Status)
+			assert.Equal(t, FromStaple, a.Source)
+		}
+		a, err := w.checker().Local(w.leaf, w.issuer, unknown)
+		assert.ErrorContains(t, err, "not known to the OCSP responder")
+		assert.Equal(t, Good, a.Status, "what is remembered still counts")
+		assert.Equal(t, FromCache, a.Source)
+
+		for range 2 {
+			a, err = w.checker().Local(w.leaf, w.issuer, revoked)
+			assert.ErrorContains(t, err, "says the stapled OCSP response")
+			assert.Equal(t, err, a.Err)
+			assert.Equal(t, Revoked, a.Status)
+			assert.Equal(t, FromStaple, a.Source)
+		}
+		a, err = w.checker().Local(w.leaf, w.issuer, unknown)
+		assert.Error(t, err)
+		assert.Equal(t, Revoked, a.Status)
+
+		w.cache = NewCache(1 << 20)
+		_, err = w.checker().Local(w.leaf, w.issuer, good)
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		a, err = w.checker().Local(w.leaf, w.issuer, good)
+		assert.ErrorContains(t, err, "ran out on", "remembered or not")
+		assert.Equal(t, Unavailable, a.Status)
+	})
+}
+
+// TestRevocationAsOldAsGood has two responses of the same moment, by a delegate whose certificate is newer than both.
+func TestRevocationAsOldAsGood(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byOCSP)
+		made := time.Now()
+		time.Sleep(time.Hour)
+		delegate := signing(t, w.ca, testpki.Valid(0, time.Hour))
+		w.s.OCSP = func(r *testpki.Response) {
+			by(delegate)(r)
+			r.Singles[0].ThisUpdate = made
+		}
+		good := w.s.Staple(w.leaf)
+		w.s.Revoke(w.leaf, ocsp.CertificateHold)
+		made = made.Add(time.Minute)
+		require.Equal(t, Revoked, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+		a, _ := w.checker().Local(w.leaf, w.issuer, good)
+		assert.Equal(t, Revoked, a.Status)
+
+		about := certKey(w.leaf, w.issuer)
+		for _, test := range []struct {
+			made   time.Time
+			status Status
+			kept   Status
+		}{
+			{made, Good, Revoked}, {made.Add(-time.Second), Good, Revoked}, {made.Add(time.Second), Good, Good},
+			{made.Add(time.Second), Revoked, Revoked}, {made.Add(time.Second), Good, Revoked}, {made.Add(time.Minute), Unknown, Revoked},
+		} {
+			w.cache.remember(about, &Answer{Status: test.status, Made: test.made})
+			assert.Equal(t, test.kept, w.cache.memory.Get(about).(*Answer).Status)
+		}
+	})
+}
+
+// TestGETThatRanOut has a proxy keep a response beyond its end.
+func TestGETThatRanOut(t *testing.T) {
+	w := newWorld(t, byOCSP)
+	method := ""
+	w.s.Instead = func(_ string, _ http.ResponseWriter, r *http.Request) bool { method = r.Method; return false }
+	w.s.OCSP = func(r *testpki.Response) {
+		if method == http.MethodGet {
+			r.Singles[0].ThisUpdate, r.Singles[0].NextUpdate = time.Now().Add(-48*time.Hour), time.Now().Add(-time.Hour)
+		}
+	}
+	assert.Equal(t, Good, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+	assert.Equal(t, []int{1, 1}, []int{w.s.Asked("GET ocsp"), w.s.Asked("POST ocsp")})
+}
+
+// TestMomentsApart has two ask the same at the same time for moments of which an answer counts at one.
+func TestMomentsApart(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byOCSP)
+		w.s.Instead = func(string, http.ResponseWriter, *http.Request) bool { time.Sleep(time.Second); return false }
+		past := w.checker()
+		past.Now = time.Now().Add(-24 * time.Hour)
+		var both sync.WaitGroup
+		both.Go(func() {
+			a := past.Ask(t.Context(), w.leaf, w.issuer)
+			assert.Equal(t, Unavailable, a.Status)
+			assert.ErrorContains(t, a.Err, "is not valid before")
+		})
+		time.Sleep(time.Millisecond)
+		both.Go(func() { assert.Equal(t, Good, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status) })
+		both.Wait()
+		assert.Equal(t, Good, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status, "it is no failure")
+	})
+}
+
+// TestOneRequestForAllWhoFail has many ask who has no answer, at the same time and a little later.
+func TestOneRequestForAllWhoFail(t *testing.T) {
+	for name, test := range map[string]struct {
+		names func(*testpki.Services) []testpki.Option
+		kind  string
+		most  int
+	}{"OCSP": {byOCSP, "ocsp", 2}, "CRL": {byCRL, "crl", 1}} { // GET and POST
+		t.Run(name, func(t *testing.T) {
+			for range 20 {
+				w := newWorld(t, test.names)
+				w.s.Instead = instead(test.kind, http.StatusServiceUnavailable)
+				var all sync.WaitGroup
+				for range 64 {
+					all.Go(func() { assert.Equal(t, Unavailable, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status) })
+				}
+				all.Wait()
+				require.Equal(t, test.most, w.s.Requests())
+			}
+		})
+	}
+}
+
 // newStaple is what the responder says once nothing is revoked any more.
 func newStaple(t *testing.T, w *world) []byte {
 	w.s = w.ca.Serve(t)
@@ -341,22 +551,6 @@ func TestBudget(t *testing.T) {
 	assert.False(t, errors.Is(c.Ask(t.Context(), w.leaf, w.issuer).Err, fetch.ErrBudget), "another validation may ask again")
 }
 
-// TestMemoryIsBounded remembers more than there is room for.
-func TestMemoryIsBounded(t *testing.T) {
-	m := newMemory(10 << 10)
-	for i := range 100 {
-		m.put(i, &Answer{Raw: make([]byte, 512)})
-		require.NotNil(t, m.get(0), "what is asked for again and again stays")
-	}
-	assert.LessOrEqual(t, m.weight, m.bound)
-	assert.Len(t, m.entries, 10)
-	assert.Nil(t, m.get(50))
-	assert.NotNil(t, m.get(99))
-	m.put(1, &Answer{Raw: make([]byte, 20<<10)})
-	assert.Nil(t, m.get(1), "what is larger than all the room")
-	assert.NotNil(t, m.get(99), "drives nobody out")
-}
-
 // TestStaple asks for responses to staple.
 func TestStaple(t *testing.T) {
 	w := newWorld(t, func(s *testpki.Services) []testpki.Option {
@@ -375,6 +569,23 @@ func TestStaple(t *testing.T) {
 	w.s.Revoke(w.leaf, 0)
 	_, _, err = w.checker().Staple(t.Context(), w.leaf, w.issuer, at)
 	assert.ErrorContains(t, err, "the certificate is revoked")
+
+	// What another responder says that has not heard of it does not count, nor what a proxy has kept.
+	another := w.ca.Serve(t)
+	another.OCSP = func(r *testpki.Response) { r.Singles[0].ThisUpdate = time.Now().Add(-time.Hour) }
+	old := another.Staple(w.leaf)
+	w.s.Instead = func(kind string, rw http.ResponseWriter, _ *http.Request) bool {
+		if kind != "ocsp" {
+			rw.Write(old)
+		}
+		return kind != "ocsp"
+	}
+	_, _, err = w.checker().Staple(t.Context(), w.leaf, w.issuer, 1)
+	assert.ErrorContains(t, err, "the certificate is revoked")
+	assert.NotContains(t, err.Error(), "/down", "nobody else is asked")
+	_, _, err = w.checker().Staple(t.Context(), w.leaf, w.issuer, 0)
+	assert.ErrorContains(t, err, "is older than one that says revoked")
+
 	_, _, err = w.checker().Staple(t.Context(), w.issuer, w.issuer, 0)
 	assert.ErrorContains(t, err, "names no OCSP responder")
 }

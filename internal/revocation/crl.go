@@ -24,6 +24,7 @@ const maxSerial = 21
 
 // revocationList is a CRL that is signed by its issuer and complete, in little room: some list millions.
 type revocationList struct {
+	made        time.Time // thisUpdate
 	from, until time.Time
 	onlyUser    bool // it says nothing of CAs
 	onlyCA      bool // it says nothing but of CAs
@@ -77,7 +78,7 @@ func parseCRL(der []byte, url string, issuer *x509.Certificate) (*revocationList
 	if crl.NextUpdate.Before(crl.ThisUpdate) {
 		return nil, errors.New("runs out before it begins")
 	}
-	list := &revocationList{from: crl.ThisUpdate.Add(-clockSkew), until: crl.NextUpdate}
+	list := &revocationList{made: crl.ThisUpdate, from: crl.ThisUpdate.Add(-clockSkew), until: crl.NextUpdate}
 	for _, e := range crl.Extensions {
 		switch {
 		case e.Id.Equal(oidDeltaCRLIndicator):
@@ -144,15 +145,15 @@ func (l *revocationList) look(cert *x509.Certificate) (*Answer, error) {
 	ca := cert.BasicConstraintsValid && cert.IsCA
 	switch {
 	case l.onlyUser && ca:
-		return nil, errors.New("the CRL is for end certificates only")
+		return nil, errors.New("is for end certificates only")
 	case l.onlyCA && !ca:
-		return nil, errors.New("the CRL is for CA certificates only")
+		return nil, errors.New("is for CA certificates only")
 	}
 	serial := serialOf(cert.SerialNumber)
 	if len(serial) > maxSerial {
-		return nil, errors.New("the certificate's serial number is too long to be looked for in a CRL")
+		return nil, errors.New("cannot be searched: the certificate's serial number is too long")
 	}
-	a := &Answer{Status: Good, From: l.from, Until: l.until}
+	a := &Answer{Status: Good, Made: l.made, From: l.from, Until: l.until}
 	at, found := slices.BinarySearchFunc(l.entries, serial, func(e revokedEntry, s []byte) int { return bytes.Compare(l.serial(e), s) })
 	if found {
 		e := l.entries[at]
@@ -236,28 +237,54 @@ func namesURL(name cryptobyte.String, url string) bool {
 }
 
 // askCRL has the list at url say what it says, fetched once for all who want it at the same time, and kept.
-func (c *Checker) askCRL(ctx context.Context, cert, issuer *x509.Certificate, url string) (*Answer, error) {
+func (c *Checker) askCRL(ctx context.Context, about key, cert, issuer *x509.Certificate, url string) (*Answer, error) {
 	where := listKey(url, issuer)
-	list, err := c.Cache.fetching.Do(ctx, question{client: c.Client, url: url, about: where}, func(ctx context.Context) (*revocationList, error) {
-		if known, ok := c.Cache.memory.get(where).(*revocationList); ok && known.counts(c.Now) {
+	q := question{client: c.Client, url: url, about: where}
+	asked := time.Now()
+	list, err := c.Cache.fetching.Do(ctx, q, func(ctx context.Context) (*revocationList, error) {
+		if known, ok := c.Cache.memory.Get(where).(*revocationList); ok && known.counts(c.Now) {
 			return known, nil // it came since memory was looked at
 		}
-		der, err := fetch.Do(ctx, c.Client, c.Budget, fetch.Request{URL: url, Accept: "application/pkix-crl, */*;q=0.1", MaxBytes: maxCRL})
+		if f := c.Cache.failed(q); f != nil {
+			return nil, f.err
+		}
+		began := time.Now()
+		list, err := c.requestCRL(ctx, issuer, url)
 		if err != nil {
+			c.Cache.rememberFailure(q, began, err)
 			return nil, err
 		}
-		list, err := parseCRL(der, url, issuer)
-		if err != nil {
-			return nil, fmt.Errorf("the answer %w", err)
-		}
-		c.Cache.memory.replace(where, list, func(old any) bool {
+		c.Cache.memory.Replace(where, list, weigh(list), func(old any) bool {
 			was, ok := old.(*revocationList)
-			return !ok || !was.from.After(list.from)
+			return !ok || !was.made.After(list.made)
 		})
+		if now := time.Now(); !list.counts(now) { // and not only at the moment that is asked about
+			c.Cache.rememberFailure(q, began, fmt.Errorf("the answer %w", (&Answer{From: list.from, Until: list.until}).period(now)))
+		}
 		return list, nil
 	})
+	c.Cache.rememberSilence(q, asked, err)
 	if err != nil {
 		return nil, err
 	}
-	return list.look(cert)
+	answer, err := list.look(cert)
+	if err == nil {
+		err = c.superseded(about, answer)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the answer %w", err)
+	}
+	return answer, nil
+}
+
+func (c *Checker) requestCRL(ctx context.Context, issuer *x509.Certificate, url string) (*revocationList, error) {
+	der, err := fetch.Do(ctx, c.Client, c.Budget, fetch.Request{URL: url, Accept: "application/pkix-crl, */*;q=0.1", MaxBytes: maxCRL})
+	if err != nil {
+		return nil, err
+	}
+	list, err := parseCRL(der, url, issuer)
+	if err != nil {
+		return nil, fmt.Errorf("the answer %w", err)
+	}
+	return list, nil
 }

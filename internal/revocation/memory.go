@@ -1,12 +1,15 @@
 package revocation
 
 import (
-	"container/list"
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
-	"sync"
+	"errors"
+	"fmt"
 	"time"
+
+	"github.com/sslstream/sslstream/internal/fetch"
 )
 
 // key names something that can be remembered.
@@ -39,24 +42,34 @@ type failure struct {
 	answer *Answer // an Unknown, which is signed but not to be kept
 }
 
-// memory keeps what was used last, within a bound. Keys are keys and questions; values are not modified. It is safe for
-// concurrent use.
-type memory struct {
-	mu      sync.Mutex
-	bound   int
-	weight  int
-	entries map[any]*list.Element
-	order   list.List // of *entry, the last used first
+// failed is how a question failed a moment ago; nil where it did not.
+func (c *Cache) failed(q question) *failure {
+	if f, ok := c.memory.Get(q).(*failure); ok && time.Now().Before(f.until) {
+		return f
+	}
+	return nil
 }
 
-type entry struct {
-	key, value any
-	weight     int
+// rememberFailure keeps an error that is the service's, so that it is not asked again so soon. began is when it was asked:
+// silence says something only once it has lasted.
+func (c *Cache) rememberFailure(q question, began time.Time, err error) {
+	now := time.Now()
+	switch {
+	case errors.Is(err, fetch.ErrBudget) || errors.Is(err, context.Canceled):
+	case errors.Is(err, context.DeadlineExceeded) && now.Sub(began) < patience:
+	default:
+		c.put(q, &failure{until: now.Add(failureMemory), err: fmt.Errorf("%w (a moment ago; not asked again so soon)", err)})
+	}
 }
 
-func newMemory(bound int) *memory {
-	return &memory{bound: bound, entries: map[any]*list.Element{}}
+// rememberSilence is rememberFailure for who has waited: the request is cancelled at the same moment, and does not tell why.
+func (c *Cache) rememberSilence(q question, began time.Time, err error) {
+	if errors.Is(err, context.DeadlineExceeded) {
+		c.rememberFailure(q, began, err)
+	}
 }
+
+func (c *Cache) put(k, value any) { c.memory.Put(k, value, weigh(value)) }
 
 // weigh is about what a value takes, its entry included.
 func weigh(value any) int {
@@ -68,47 +81,4 @@ func weigh(value any) int {
 		return each + v.size()
 	}
 	return each
-}
-
-func (m *memory) get(k any) any {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	e, ok := m.entries[k]
-	if !ok {
-		return nil
-	}
-	m.order.MoveToFront(e)
-	return e.Value.(*entry).value
-}
-
-// put remembers value instead of what there is. One that is larger than the bound is not remembered.
-func (m *memory) put(k, value any) {
-	m.replace(k, value, func(any) bool { return true })
-}
-
-// replace is put where better says so of what there is.
-func (m *memory) replace(k, value any, better func(old any) bool) {
-	added := &entry{key: k, value: value, weight: weigh(value)}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if e, ok := m.entries[k]; ok {
-		if !better(e.Value.(*entry).value) {
-			return
-		}
-		m.drop(e)
-	}
-	if added.weight > m.bound {
-		return
-	}
-	m.entries[k] = m.order.PushFront(added)
-	m.weight += added.weight
-	for m.weight > m.bound {
-		m.drop(m.order.Back())
-	}
-}
-
-func (m *memory) drop(e *list.Element) {
-	old := m.order.Remove(e).(*entry)
-	delete(m.entries, old.key)
-	m.weight -= old.weight
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/fips140"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -14,6 +15,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ocsp"
 
@@ -21,7 +23,12 @@ import (
 )
 
 const (
-	maxOCSP = 1 << 20 // bytes of a response
+	maxOCSP = 64 << 10 // bytes of a response
+	// maxEmbedded is how many certificates in a response are looked at.
+	maxEmbedded = 8
+	// maxRSA is how many bits an RSA key in one may have, as in crypto/tls: checking a signature with a larger one, which anybody can make
+	// up, takes long, and no context ends it.
+	maxRSA = 8192
 	// maxGET is how long the path of a GET may become (RFC 6960, Appendix A.1); longer requests are posted.
 	maxGET = 255
 )
@@ -29,19 +36,25 @@ const (
 // parseOCSP makes an answer of a DER response that is signed by whom it must be. x/crypto/ocsp parses it; what
 // else makes it count is checked here. Whether it counts now is left to who asks.
 func parseOCSP(der []byte, cert, issuer *x509.Certificate) (*Answer, error) {
-	// Without an issuer, or the parser would take a delegate's certificate for one that may sign, whatever it is for.
-	response, err := ocsp.ParseResponseForCert(der, cert, nil)
+	if len(der) > maxOCSP {
+		return nil, fmt.Errorf("is no usable OCSP response: it has %d bytes, and %d are possible", len(der), maxOCSP)
+	}
+	bare, embedded, err := withoutCertificates(der)
+	if err != nil {
+		return nil, err
+	}
+	response, err := ocsp.ParseResponseForCert(bare, cert, nil)
 	if err != nil {
 		return nil, fmt.Errorf("is no usable OCSP response: %s", shortened(err.Error()))
 	}
 	if err := checkResponseData(response.TBSResponseData, cert, issuer); err != nil {
 		return nil, err
 	}
-	signer, err := responder(response, issuer)
+	signer, err := responder(response, issuer, embedded)
 	if err != nil {
 		return nil, err
 	}
-	a := &Answer{From: response.ThisUpdate.Add(-clockSkew), Until: response.NextUpdate, Raw: bytes.Clone(der)}
+	a := &Answer{Made: response.ThisUpdate, From: response.ThisUpdate.Add(-clockSkew), Until: response.NextUpdate, Raw: bytes.Clone(der)}
 	if a.Until.IsZero() {
 		a.Until = response.ThisUpdate.Add(openEnded)
 	}
@@ -69,43 +82,94 @@ func parseOCSP(der []byte, cert, issuer *x509.Certificate) (*Answer, error) {
 	return a, nil
 }
 
-// responder is who signed the response: the issuer itself, or who has a certificate from it for that (RFC 6960, Section
-// 4.2.2.2).
-func responder(response *ocsp.Response, issuer *x509.Certificate) (*x509.Certificate, error) {
-	signer := response.Certificate
-	if signer == nil || bytes.Equal(signer.RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo) && bytes.Equal(signer.RawSubject, issuer.RawSubject) {
-		signer = issuer
+// withoutCertificates takes the certificates out of a response. The parser would check the response's signature with the key
+// in the first one, whoever made it, before anybody has asked whose it is.
+func withoutCertificates(der []byte) (bare []byte, embedded [][]byte, err error) {
+	var response struct {
+		Status asn1.Enumerated
+		Basic  struct {
+			Type     asn1.ObjectIdentifier
+			Response []byte
+		} `asn1:"explicit,tag:0,optional"`
 	}
+	if rest, err := asn1.Unmarshal(der, &response); err != nil || len(rest) > 0 || response.Status != asn1.Enumerated(ocsp.Success) {
+		return der, nil, nil // of which the parser says what it is
+	}
+	var basic struct {
+		Data, Algorithm asn1.RawValue
+		Signature       asn1.BitString
+		Certificates    []asn1.RawValue `asn1:"explicit,tag:0,optional"`
+	}
+	if rest, err := asn1.Unmarshal(response.Basic.Response, &basic); err != nil || len(rest) > 0 {
+		return nil, nil, errors.New("is no usable OCSP response: it does not parse")
+	}
+	for _, c := range basic.Certificates[:min(len(basic.Certificates), maxEmbedded)] {
+		embedded = append(embedded, c.FullBytes)
+	}
+	basic.Certificates = nil
+	if response.Basic.Response, err = asn1.Marshal(basic); err == nil {
+		bare, err = asn1.Marshal(response)
+	}
+	return bare, embedded, err
+}
+
+// responder is who signed the response: the issuer itself, or who has a certificate from it for that (RFC 6960, Section
+// 4.2.2.2), which is embedded in the response. What is embedded and is not from the issuer has no signature checked by its key.
+func responder(response *ocsp.Response, issuer *x509.Certificate, embedded [][]byte) (*x509.Certificate, error) {
 	if err := strong(response.SignatureAlgorithm); err != nil {
 		return nil, err
 	}
-	if err := response.CheckSignatureFrom(signer); err != nil {
-		return nil, fmt.Errorf("is not signed by the certificate's issuer or its delegate: %w", err)
+	failed := errors.New("is not signed by the certificate's issuer, nor does it have the certificate of its responder")
+	if isResponder(response, issuer) {
+		err := response.CheckSignatureFrom(issuer)
+		if err == nil {
+			return issuer, nil
+		}
+		failed = fmt.Errorf("is not signed by the certificate's issuer: %w", err)
 	}
-	if err := isResponder(response, signer); err != nil {
-		return nil, err
+	for _, der := range embedded {
+		signer, err := x509.ParseCertificate(der)
+		if err != nil {
+			failed = fmt.Errorf("has a certificate that does not parse: %s", shortened(err.Error()))
+			continue
+		}
+		if !isResponder(response, signer) || bytes.Equal(signer.RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo) {
+			continue
+		}
+		name := shortened(signer.Subject.String())
+		if err := isDelegate(signer, issuer); err != nil {
+			failed = fmt.Errorf("is from %s, which is no delegate of the certificate's issuer: %w", name, err)
+		} else if err := response.CheckSignatureFrom(signer); err != nil {
+			failed = fmt.Errorf("is not signed by %s: %w", name, err)
+		} else {
+			return signer, nil
+		}
 	}
-	if signer == issuer {
-		return signer, nil
-	}
-	name := shortened(signer.Subject.String())
+	return nil, failed
+}
+
+// isDelegate checks that the issuer lets signer sign OCSP responses.
+func isDelegate(signer, issuer *x509.Certificate) error {
 	switch {
 	case !bytes.Equal(signer.RawIssuer, issuer.RawSubject):
-		return nil, fmt.Errorf("is signed by %s, which is no delegate of the certificate's issuer", name)
+		return errors.New("its certificate is another issuer's")
 	case !slices.Contains(signer.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning):
-		return nil, fmt.Errorf("is signed by %s, whose certificate is not for signing OCSP responses", name)
+		return errors.New("its certificate is not for signing OCSP responses")
 	case signer.KeyUsage != 0 && signer.KeyUsage&x509.KeyUsageDigitalSignature == 0:
-		return nil, fmt.Errorf("is signed by %s, whose key usage does not allow it", name)
+		return errors.New("its key usage does not allow it")
 	case len(signer.UnhandledCriticalExtensions) > 0:
-		return nil, fmt.Errorf("is signed by %s, whose certificate has a critical extension that is not understood", name)
+		return errors.New("its certificate has a critical extension that is not understood")
+	}
+	if key, ok := signer.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSA {
+		return fmt.Errorf("its RSA key has %d bits, and %d are possible", key.N.BitLen(), maxRSA)
 	}
 	if err := strong(signer.SignatureAlgorithm); err != nil {
-		return nil, fmt.Errorf("is signed by %s, whose certificate %w", name, err)
+		return fmt.Errorf("its certificate %w", err)
 	}
 	if err := issuer.CheckSignature(signer.SignatureAlgorithm, signer.RawTBSCertificate, signer.Signature); err != nil {
-		return nil, fmt.Errorf("is signed by %s, whose certificate is not signed by the certificate's issuer: %w", name, err)
+		return fmt.Errorf("the issuer did not sign its certificate: %w", err)
 	}
-	return signer, nil
+	return nil
 }
 
 // strong refuses signatures that crypto/x509 refuses in certificates, but not elsewhere.
@@ -117,16 +181,13 @@ func strong(algorithm x509.SignatureAlgorithm) error {
 	return nil
 }
 
-// isResponder checks that the signer is who the response says.
-func isResponder(response *ocsp.Response, signer *x509.Certificate) error {
+// isResponder reports whether c is of whom the response says that it is from.
+func isResponder(response *ocsp.Response, c *x509.Certificate) bool {
 	if len(response.RawResponderName) > 0 {
-		if bytes.Equal(response.RawResponderName, signer.RawSubject) {
-			return nil
-		}
-	} else if hash, err := hashOf(crypto.SHA1, publicKey(signer)); err == nil && bytes.Equal(response.ResponderKeyHash, hash) {
-		return nil
+		return bytes.Equal(response.RawResponderName, c.RawSubject)
 	}
-	return errors.New("is signed by another responder than it says")
+	hash, err := hashOf(crypto.SHA1, publicKey(c))
+	return err == nil && bytes.Equal(response.ResponderKeyHash, hash)
 }
 
 // publicKey is the bits of a certificate's key, as CertID and ResponderID hash them.
@@ -247,23 +308,40 @@ func requestFor(cert, issuer *x509.Certificate) (der []byte, err error) {
 }
 
 // askOCSP has one responder answer, once for all who ask it the same at the same time. Unless the answer must be fresh, one that
-// came since memory was looked at does.
+// came since memory was looked at does, and so does a failure a moment ago.
 func (c *Checker) askOCSP(ctx context.Context, about key, cert, issuer *x509.Certificate, responder string, fresh bool) (*Answer, error) {
-	return c.Cache.asking.Do(ctx, question{c.Client, responder, about, fresh}, func(ctx context.Context) (*Answer, error) {
-		if known, ok := c.Cache.memory.get(about).(*Answer); ok && !fresh && known.counts(c.Now) {
-			return known, nil
+	q := question{c.Client, responder, about, fresh}
+	asked := time.Now()
+	answer, err := c.Cache.asking.Do(ctx, q, func(ctx context.Context) (*Answer, error) {
+		if !fresh {
+			if known, ok := c.Cache.memory.Get(about).(*Answer); ok && known.holds(c.Now) {
+				return known, nil
+			}
+			if f := c.Cache.failed(q); f != nil {
+				return f.answer, f.err
+			}
 		}
-		answer, err := c.requestOCSP(ctx, cert, issuer, responder)
-		if err == nil {
-			c.Cache.remember(about, answer)
+		began := time.Now()
+		answer, err := c.requestOCSP(ctx, about, cert, issuer, responder)
+		switch {
+		case err != nil:
+			c.Cache.rememberFailure(q, began, err)
+			return nil, err
+		case answer.Status == Unknown:
+			c.Cache.put(q, &failure{until: time.Now().Add(failureMemory), answer: answer})
+		case !answer.counts(time.Now()): // and not only at the moment that is asked about
+			c.Cache.rememberFailure(q, began, fmt.Errorf("the answer %w", answer.period(time.Now())))
 		}
-		return answer, err
+		c.Cache.remember(about, answer)
+		return answer, nil
 	})
+	c.Cache.rememberSilence(q, asked, err)
+	return answer, err
 }
 
-// requestOCSP asks by GET, which proxies can answer, where the request is short enough; and by POST where it is not, or the
-// responder has nothing usable for a GET.
-func (c *Checker) requestOCSP(ctx context.Context, cert, issuer *x509.Certificate, responder string) (*Answer, error) {
+// requestOCSP asks by GET, which proxies can answer, where the request is short enough; and by POST where it is not, or where a GET
+// has no usable answer: proxies may keep one beyond its end, or when there is a newer one.
+func (c *Checker) requestOCSP(ctx context.Context, about key, cert, issuer *x509.Certificate, responder string) (*Answer, error) {
 	request, err := requestFor(cert, issuer)
 	if err != nil {
 		return nil, fmt.Errorf("no request can be made: %w", err)
@@ -274,39 +352,60 @@ func (c *Checker) requestOCSP(ctx context.Context, cert, issuer *x509.Certificat
 	if u, err := url.Parse(responder); err != nil || u.RawQuery != "" || len(get)-len(responder) > maxGET {
 		attempts = attempts[1:]
 	}
+	var runOut *Answer
 	for _, attempt := range attempts {
 		attempt.Accept, attempt.MaxBytes = "application/ocsp-response", maxOCSP
 		var body []byte
-		var answer *Answer
-		if body, err = fetch.Do(ctx, c.Client, c.Budget, attempt); err == nil {
-			if answer, err = parseOCSP(body, cert, issuer); err == nil {
-				return answer, nil
+		if body, err = fetch.Do(ctx, c.Client, c.Budget, attempt); err != nil {
+			var status *fetch.StatusError
+			if errors.As(err, &status) {
+				continue
 			}
+			break
+		}
+		var answer *Answer
+		if answer, err = parseOCSP(body, cert, issuer); err == nil {
+			err = c.superseded(about, answer)
+		}
+		switch {
+		case err != nil:
 			err = fmt.Errorf("the answer %w", err)
-			continue
+		case answer.counts(c.Now):
+			return answer, nil
+		default:
+			runOut = answer
 		}
-		var status *fetch.StatusError
-		if !errors.As(err, &status) {
-			return nil, err
-		}
+	}
+	if runOut != nil {
+		return runOut, nil
 	}
 	return nil, err
 }
 
-// remember keeps an answer that is signed and says something, unless a newer one is kept.
+// remember keeps an answer that is signed and says something, unless a newer one is kept, or a revocation as old.
 func (c *Cache) remember(about key, a *Answer) {
 	if a.Status != Good && a.Status != Revoked {
 		return
 	}
 	kept := *a
-	c.memory.replace(about, &kept, func(old any) bool {
+	c.memory.Replace(about, &kept, weigh(&kept), func(old any) bool {
 		was, ok := old.(*Answer)
-		return !ok || !was.From.After(kept.From)
+		return !ok || kept.Made.After(was.Made) || kept.Made.Equal(was.Made) && (was.Status != Revoked || kept.Status == Revoked)
 	})
 }
 
+// superseded is why an answer does not count besides what is remembered, whether that still counts or not: it says good, and a
+// newer one says revoked.
+func (c *Checker) superseded(about key, a *Answer) error {
+	known, ok := c.Cache.memory.Get(about).(*Answer)
+	if ok && known.Status == Revoked && !c.Now.Before(known.From) && a.Status == Good && !a.Made.After(known.Made) {
+		return fmt.Errorf("of %s is older than one that says revoked", a.Made.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
 // Staple has the certificate's responders say that it is good, one after the other and the one at index first before the
-// others, until one does; it asks also those that failed a moment ago. It returns the answer, whose Raw is what to staple, and the index
+// others, until one does or says that it is revoked; it asks also those that failed a moment ago. It returns the answer, whose Raw is what to staple, and the index
 // of the responder that gave it.
 func (c *Checker) Staple(ctx context.Context, cert, issuer *x509.Certificate, first int) (*Answer, int, error) {
 	about := certKey(cert, issuer)
@@ -328,6 +427,9 @@ func (c *Checker) Staple(ctx context.Context, cert, issuer *x509.Certificate, fi
 			return answer, at, nil
 		}
 		failures = append(failures, fmt.Errorf("OCSP by %s: %w", shortened(responders[at]), err))
+		if answer != nil && answer.Status == Revoked {
+			break
+		}
 	}
 	return nil, 0, errors.Join(failures...)
 }

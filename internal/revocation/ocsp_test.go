@@ -2,10 +2,13 @@ package revocation
 
 import (
 	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"math/big"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,6 +38,21 @@ func by(delegate *testpki.Authority) func(*testpki.Response) {
 	}
 }
 
+// keyed is a delegate's certificate with an RSA key of so many bits that nobody has.
+func keyed(t *testing.T, ca *testpki.Authority, bits int) *x509.Certificate {
+	t.Helper()
+	n := new(big.Int).Lsh(big.NewInt(1), uint(bits-1))
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(5), Subject: pkix.Name{CommonName: "Responder"}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.Certificate, &rsa.PublicKey{N: n.SetBit(n, 0, 1), E: 65537}, ca.Key)
+	require.NoError(t, err)
+	c, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	return c
+}
+
 // TestOCSP shows what makes a response count.
 func TestOCSP(t *testing.T) {
 	ca := testpki.Root(t, "Root").Intermediate(t, "CA")
@@ -55,6 +73,10 @@ func TestOCSP(t *testing.T) {
 		{"and embeds its own certificate", func(r *testpki.Response) { r.Certificates = []*x509.Certificate{ca.Certificate} }, ""},
 		{"signed by a delegate", by(responder), ""},
 		{"which is named", func(r *testpki.Response) { by(responder)(r); r.ByName = true }, ""},
+		{"signed by a delegate, whose certificate is not the first", func(r *testpki.Response) {
+			by(responder)(r)
+			r.Certificates = []*x509.Certificate{other.Certificate, ca.Certificate, responder.Certificate}
+		}, ""},
 		{"with SHA-256 in its CertID", single(func(s *testpki.Single) { s.Hash = crypto.SHA256 }), ""},
 		{"with SHA-384 in its CertID", single(func(s *testpki.Single) { s.Hash = crypto.SHA384 }), ""},
 		{"with SHA-512 in its CertID", single(func(s *testpki.Single) { s.Hash = crypto.SHA512 }), ""},
@@ -76,11 +98,11 @@ func TestOCSP(t *testing.T) {
 		{"without an end, an hour ago", single(func(s *testpki.Single) { s.ThisUpdate, s.NextUpdate = time.Now().Add(-61*time.Minute), time.Time{} }), "ran out on"},
 		{"without an end, a moment ago", single(func(s *testpki.Single) { s.ThisUpdate, s.NextUpdate = time.Now().Add(-time.Minute), time.Time{} }), ""},
 		{"that ends before it begins", single(func(s *testpki.Single) { s.NextUpdate = s.ThisUpdate.Add(-time.Minute) }), "runs out before it begins"},
-		{"with a broken signature", func(r *testpki.Response) { r.Mangle = true }, "is not signed by the certificate's issuer or its delegate"},
+		{"with a broken signature", func(r *testpki.Response) { r.Mangle = true }, "is not signed by the certificate's issuer"},
 		{"signed with SHA-1", func(r *testpki.Response) { r.WithSHA1 = true }, "signed too weakly"},
-		{"signed by another CA", func(r *testpki.Response) { r.Key = other.Key }, "is not signed by the certificate's issuer or its delegate"},
-		{"that names another responder", func(r *testpki.Response) { r.Responder = other.Certificate }, "another responder than it says"},
-		{"that names another responder by name", func(r *testpki.Response) { r.Responder, r.ByName = other.Certificate, true }, "another responder than it says"},
+		{"signed by another CA", func(r *testpki.Response) { r.Key = other.Key }, "is not signed by the certificate's issuer"},
+		{"that names another responder", func(r *testpki.Response) { r.Responder = other.Certificate }, "nor does it have the certificate of its responder"},
+		{"that names another responder by name", func(r *testpki.Response) { r.Responder, r.ByName = other.Certificate, true }, "nor does it have the certificate of its responder"},
 		{"of a delegate whose certificate is for something else", by(signing(t, ca, testpki.EKU(x509.ExtKeyUsageServerAuth))), "not for signing OCSP responses"},
 		{"of a delegate whose certificate is for anything", by(signing(t, ca, testpki.EKU(x509.ExtKeyUsageAny))), "not for signing OCSP responses"},
 		{"of a delegate whose certificate has no usage", by(signing(t, ca, testpki.EKU())), "not for signing OCSP responses"},
@@ -89,10 +111,27 @@ func TestOCSP(t *testing.T) {
 		{"of a delegate whose key usage forbids it", by(signing(t, ca, testpki.Template(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }))), "key usage does not allow it"},
 		{"of a delegate that demands what is not understood", by(signing(t, ca, testpki.Extension(unheardOf))), "critical extension that is not understood"},
 		{"of another CA's delegate", by(signing(t, other)), "no delegate of the certificate's issuer"},
-		{"of a namesake's delegate", by(signing(t, namesake)), "is signed by"},
-		{"of a delegate with a broken certificate", by(signing(t, ca, testpki.BadSignature())), "whose certificate is not signed by the certificate's issuer"},
+		{"of a namesake's delegate", by(signing(t, namesake)), "the issuer did not sign its certificate"},
+		{"of a delegate with a broken certificate", by(signing(t, ca, testpki.BadSignature())), "the issuer did not sign its certificate"},
 		{"of a delegate with a weak certificate", by(signing(t, ca, testpki.SHA1())), "signed too weakly"},
 		{"of who appointed himself", by(testpki.Root(t, "Responder", testpki.EKU(x509.ExtKeyUsageOCSPSigning))), "no delegate of the certificate's issuer"},
+		{"signed by another one than the delegate in it", func(r *testpki.Response) { by(responder)(r); r.Key = other.Key }, "is not signed by CN=Responder"},
+		{"of a delegate with a key that takes long", func(r *testpki.Response) {
+			by(responder)(r)
+			r.Responder = keyed(t, ca, 8200)
+			r.Certificates = []*x509.Certificate{r.Responder}
+		}, "its RSA key has 8200 bits"},
+		{"of a delegate behind too many others", func(r *testpki.Response) {
+			by(responder)(r)
+			r.Certificates = append(slices.Repeat([]*x509.Certificate{other.Certificate}, 8), responder.Certificate)
+		}, "nor does it have the certificate of its responder"},
+		{"with a certificate that does not parse", func(r *testpki.Response) {
+			by(responder)(r)
+			r.Certificates = []*x509.Certificate{{Raw: []byte{0x30, 0}}}
+		}, "has a certificate that does not parse"},
+		{"that is too large", func(r *testpki.Response) {
+			r.Extensions = []pkix.Extension{{Id: unheardOf.Id, Value: make([]byte, maxOCSP)}}
+		}, "are possible"},
 		{"about another certificate", single(func(s *testpki.Single) { s.Serial = big.NewInt(7) }), "no response matching"},
 		{"about another issuer's by name", single(func(s *testpki.Single) { s.NameOf = other.Certificate }), "another issuer's certificate"},
 		{"about another issuer's by key", single(func(s *testpki.Single) { s.KeyOf = other.Certificate }), "another issuer's certificate"},

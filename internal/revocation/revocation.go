@@ -53,6 +53,7 @@ const (
 type Answer struct {
 	Status    Status
 	Source    string    // FromStaple, FromCache or a URL: the last one asked where the status is Unavailable, "" where there is none
+	Made      time.Time // thisUpdate: of two answers the later one knows more
 	From      time.Time // the answer counts from here
 	Until     time.Time // to here
 	RevokedAt time.Time
@@ -64,6 +65,13 @@ type Answer struct {
 // counts says whether the answer is one at this moment.
 func (a *Answer) counts(now time.Time) bool { return !now.Before(a.From) && !now.After(a.Until) }
 
+// holds is counts, but that a revocation is for good: who may take it back (RFC 5280, Section 5.3.1: certificateHold) says so
+// with the reason, or later.
+func (a *Answer) holds(now time.Time) bool {
+	const certificateHold = 6
+	return a.counts(now) || a.Status == Revoked && a.Reason != certificateHold && !now.Before(a.From)
+}
+
 // period is why an answer does not count at this moment.
 func (a *Answer) period(now time.Time) error {
 	if now.Before(a.From) {
@@ -74,13 +82,13 @@ func (a *Answer) period(now time.Time) error {
 
 // Cache remembers answers. The zero value is not ready to use: see NewCache.
 type Cache struct {
-	memory   *memory
+	memory   *fetch.Memory
 	asking   fetch.Flights[question, *Answer]
 	fetching fetch.Flights[question, *revocationList]
 }
 
 // NewCache makes a cache of at most so many bytes, more or less.
-func NewCache(bytes int) *Cache { return &Cache{memory: newMemory(bytes)} }
+func NewCache(bytes int) *Cache { return &Cache{memory: fetch.NewMemory(bytes)} }
 
 // Checker answers for one validation. Its methods may be called at once.
 type Checker struct {
@@ -110,6 +118,7 @@ func (c *Checker) Local(cert, issuer *x509.Certificate, staple []byte) (answer A
 	switch {
 	case err != nil:
 		return known, fmt.Errorf("the stapled OCSP response %w", err)
+	case stapled.Status == Revoked:
 	case known.Status == Revoked || stapled.Status == Unknown && known.Status == Good:
 		// The peer may choose among responses that have not run out: a revocation that is known here counts.
 		return known, stapled.Err
@@ -119,16 +128,13 @@ func (c *Checker) Local(cert, issuer *x509.Certificate, staple []byte) (answer A
 
 // stapled checks a staple, once for as long as it is remembered.
 func (c *Checker) stapled(about key, cert, issuer *x509.Certificate, staple []byte) (*Answer, error) {
-	if known, ok := c.Cache.memory.get(about).(*Answer); ok && string(known.Raw) == string(staple) {
-		if !known.counts(c.Now) {
-			return nil, known.period(c.Now)
-		}
-		again := *known
-		again.Source = FromStaple
-		return &again, nil
+	answer, err := new(Answer), error(nil)
+	if known, ok := c.Cache.memory.Get(about).(*Answer); ok && string(known.Raw) == string(staple) {
+		*answer = *known
+	} else if answer, err = parseOCSP(staple, cert, issuer); err != nil {
+		return nil, err
 	}
-	answer, err := parseOCSP(staple, cert, issuer)
-	if err != nil {
+	if err := c.superseded(about, answer); err != nil {
 		return nil, err
 	}
 	if !answer.counts(c.Now) {
@@ -140,23 +146,23 @@ func (c *Checker) stapled(about key, cert, issuer *x509.Certificate, staple []by
 	return answer, nil
 }
 
-// remembered is the newest OCSP response or CRL that is remembered and counts; a revocation in either wins.
+// remembered is the newest OCSP response or CRL that is remembered and holds; a revocation in either wins.
 func (c *Checker) remembered(about key, cert, issuer *x509.Certificate) Answer {
 	var best Answer
 	consider := func(a *Answer) {
-		if a == nil || !a.counts(c.Now) || a.Status == Unknown {
+		if a == nil || !a.holds(c.Now) || a.Status == Unknown {
 			return
 		}
 		if best.Status == Unavailable || a.Status == Revoked && best.Status != Revoked ||
-			a.From.After(best.From) && (a.Status == Revoked) == (best.Status == Revoked) {
+			a.Made.After(best.Made) && (a.Status == Revoked) == (best.Status == Revoked) {
 			best = *a
 		}
 	}
-	if known, ok := c.Cache.memory.get(about).(*Answer); ok {
+	if known, ok := c.Cache.memory.Get(about).(*Answer); ok {
 		consider(known)
 	}
 	for _, url := range services(cert.CRLDistributionPoints) {
-		if known, ok := c.Cache.memory.get(listKey(url, issuer)).(*revocationList); ok {
+		if known, ok := c.Cache.memory.Get(listKey(url, issuer)).(*revocationList); ok {
 			if a, err := known.look(cert); err == nil {
 				consider(a)
 			}
@@ -185,7 +191,7 @@ func (c *Checker) Ask(ctx context.Context, cert, issuer *x509.Certificate) Answe
 	}
 	for _, url := range services(cert.CRLDistributionPoints) {
 		all = append(all, service{"CRL", url, func(ctx context.Context, url string) (*Answer, error) {
-			return c.askCRL(ctx, cert, issuer, url)
+			return c.askCRL(ctx, about, cert, issuer, url)
 		}})
 	}
 	if len(all) == 0 {
@@ -194,9 +200,12 @@ func (c *Checker) Ask(ctx context.Context, cert, issuer *x509.Certificate) Answe
 	none := Answer{}
 	var failures []error
 	for i, s := range all {
-		answer, err := c.share(ctx, len(all)-i > 1, question{client: c.Client, url: s.url, about: about}, func(ctx context.Context) (*Answer, error) {
-			return s.ask(ctx, s.url)
-		})
+		mine, cancel := share(ctx, len(all)-i > 1)
+		answer, err := s.ask(mine, s.url)
+		cancel()
+		if err == nil && !answer.holds(c.Now) {
+			err = fmt.Errorf("the answer %w", answer.period(c.Now))
+		}
 		if err == nil {
 			found := *answer
 			found.Source = s.url
@@ -213,42 +222,12 @@ func (c *Checker) Ask(ctx context.Context, cert, issuer *x509.Certificate) Answe
 	return none
 }
 
-// share gives one service its share of the time that ctx leaves, half of it where others may be asked yet. One that failed
-// a moment ago is not asked.
-func (c *Checker) share(ctx context.Context, others bool, q question, ask func(context.Context) (*Answer, error)) (*Answer, error) {
-	if f, ok := c.Cache.memory.get(q).(*failure); ok && time.Now().Before(f.until) {
-		if f.answer != nil && f.answer.counts(c.Now) {
-			return f.answer, nil
-		}
-		if f.err != nil {
-			return nil, fmt.Errorf("%w (a moment ago; not asked again so soon)", f.err)
-		}
-	}
-	mine := ctx
+// share is one service's share of the time that ctx leaves: half of it where others may be asked yet.
+func share(ctx context.Context, others bool) (context.Context, context.CancelFunc) {
 	if deadline, ok := ctx.Deadline(); ok && others {
-		var cancel context.CancelFunc
-		mine, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
-		defer cancel()
+		return context.WithTimeout(ctx, time.Until(deadline)/2)
 	}
-	began := time.Now()
-	answer, err := ask(mine)
-	failed := &failure{until: time.Now().Add(failureMemory), err: err}
-	switch {
-	case errors.Is(err, fetch.ErrBudget) || errors.Is(err, context.Canceled):
-	case errors.Is(err, context.DeadlineExceeded) && time.Since(began) < patience:
-	case err != nil:
-		c.Cache.memory.put(q, failed)
-	case !answer.counts(c.Now):
-		err = fmt.Errorf("the answer %w", answer.period(c.Now))
-		if !answer.counts(time.Now()) { // and not only for the moment that is asked about
-			failed.err = err
-			c.Cache.memory.put(q, failed)
-		}
-	case answer.Status == Unknown:
-		failed.answer = answer
-		c.Cache.memory.put(q, failed)
-	}
-	return answer, err
+	return ctx, func() {}
 }
 
 // services are those of the URLs that can be asked.
