@@ -3,6 +3,7 @@ package sslstream
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -10,7 +11,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -24,14 +24,21 @@ import (
 
 // The bounds, besides fetch's on requests and their time.
 const (
-	maxIssuerBytes  = 1 << 20 // of one answer
-	maxIssuers      = 32      // certificates in it
-	maxIssuerURLs   = 3       // of one certificate
-	maxURL          = 200     // bytes of a URL in a text for people
-	issuerMemory    = time.Hour
-	issuerOblivion  = 10 * time.Second // how long a failure is remembered
-	issuerPatience  = 5 * time.Second  // how long a server must have been given before its silence is remembered as a failure
-	maxKnownIssuers = 256              // answers and failures that are remembered
+	maxIssuerBytes      = 1 << 20  // of one answer
+	maxCertificateBytes = 64 << 10 // of one certificate in it
+	maxIssuers          = 32       // certificates in it
+	maxIssuerURLs       = 3        // of one certificate
+	maxURL              = 200      // bytes of a URL in a text for people
+	// maxIssuerKey is how many bits an RSA key may have, as in crypto/tls for what a peer sends: a signature by a larger one takes long to
+	// check, which no context ends.
+	maxIssuerKey = 8192
+
+	issuerMemory   = time.Hour        // how long an issuer is remembered
+	issuerOblivion = 10 * time.Second // how long anything else is
+	issuerPatience = 5 * time.Second  // how long a server must have been given before its silence is remembered as a failure
+	// issuerRoom is for all that is remembered. A parsed certificate can take some times what it has in bytes.
+	issuerRoom   = 32 << 20
+	issuerWeight = 16
 )
 
 // completed looks for what best lacks, issuer by issuer, for as long as that leads anywhere. It returns the chains that are
@@ -40,7 +47,7 @@ func (p *policy) completed(v *validation, best *examined, leaf *x509.Certificate
 	known := slices.Concat(sent, p.extra)
 	var asked []*x509.Certificate
 	var failed error
-	for len(asked) < maxChainLength {
+	for len(asked) < maxChainLength && v.ctx.Err() == nil {
 		last := best.lacksIssuer()
 		if last == nil || slices.ContainsFunc(asked, last.Equal) {
 			break
@@ -60,7 +67,7 @@ func (p *policy) completed(v *validation, best *examined, leaf *x509.Certificate
 		if verified := p.verify(leaf, known, now); len(verified) > 0 {
 			return verified
 		}
-		*best = p.explain(leaf, known, now)
+		*best = p.explain(leaf, known, now, best.checks)
 	}
 	if failed == nil && len(best.path.certs) >= maxChainLength {
 		failed = fmt.Errorf("the chain is longer than %d certificates", maxChainLength)
@@ -100,11 +107,9 @@ func (v *validation) issuersOf(client *http.Client, c *x509.Certificate) ([]*x50
 			failures = append(failures, errors.New(shortened(err.Error(), maxURL)))
 			continue
 		}
-		issuers, err := downloadedIssuers.get(v.downloading(), client, &v.budget, url)
+		issuers, err := downloadedIssuers.get(v.downloading(), client, &v.budget, url, c)
 		if err == nil {
-			if slices.ContainsFunc(issuers, func(issuer *x509.Certificate) bool {
-				return bytes.Equal(issuer.RawSubject, c.RawIssuer) && checkSignature(c, issuer) == nil
-			}) {
+			if haveIssuer(issuers, c) {
 				return issuers, nil
 			}
 			err = errors.New("the answer is no certificate of its issuer's")
@@ -114,11 +119,17 @@ func (v *validation) issuersOf(client *http.Client, c *x509.Certificate) ([]*x50
 	return nil, errors.Join(failures...)
 }
 
-// issuerStore remembers downloads. The zero value is ready to use, and safe for concurrent use.
+// haveIssuer says whether c is issued by one of these.
+func haveIssuer(issuers []*x509.Certificate, c *x509.Certificate) bool {
+	return slices.ContainsFunc(issuers, func(issuer *x509.Certificate) bool {
+		return bytes.Equal(issuer.RawSubject, c.RawIssuer) && checkSignature(c, issuer) == nil
+	})
+}
+
+// issuerStore remembers downloads. It is safe for concurrent use.
 type issuerStore struct {
 	flights fetch.Flights[issuerSource, []*x509.Certificate]
-	mu      sync.Mutex
-	known   map[issuerSource]issuerDownload
+	memory  *fetch.Memory // issuerDownload by issuerSource
 }
 
 type issuerSource struct {
@@ -132,9 +143,11 @@ type issuerDownload struct {
 	until   time.Time
 }
 
-var downloadedIssuers issuerStore
+var downloadedIssuers = issuerStore{memory: fetch.NewMemory(issuerRoom)}
 
-func (s *issuerStore) get(ctx context.Context, client *http.Client, budget *fetch.Budget, url string) ([]*x509.Certificate, error) {
+// get returns what is served at url, where c says that its issuer is. What is somebody's issuer is remembered for long. Who
+// connects chooses where that is said to be, and a server may be mistaken for a moment: anything else is asked for again soon.
+func (s *issuerStore) get(ctx context.Context, client *http.Client, budget *fetch.Budget, url string, c *x509.Certificate) ([]*x509.Certificate, error) {
 	source := issuerSource{client, url}
 	if known, ok := s.remembered(source); ok {
 		return known.issuers, known.err
@@ -149,9 +162,12 @@ func (s *issuerStore) get(ctx context.Context, client *http.Client, budget *fetc
 		if err == nil {
 			issuers, err = parseIssuers(body)
 		}
-		if err == nil {
+		switch {
+		case err == nil && haveIssuer(issuers, c):
 			s.store(source, issuerDownload{issuers: issuers, until: time.Now().Add(issuerMemory)})
-		} else if ctx.Err() == nil && !errors.Is(err, fetch.ErrBudget) {
+		case err == nil:
+			s.store(source, issuerDownload{issuers: issuers, until: time.Now().Add(issuerOblivion)})
+		case ctx.Err() == nil && !errors.Is(err, fetch.ErrBudget):
 			s.storeFailure(source, err)
 		}
 		return issuers, err
@@ -163,9 +179,7 @@ func (s *issuerStore) get(ctx context.Context, client *http.Client, budget *fetc
 }
 
 func (s *issuerStore) remembered(source issuerSource) (known issuerDownload, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	known, ok = s.known[source]
+	known, ok = s.memory.Get(source).(issuerDownload)
 	return known, ok && time.Now().Before(known.until)
 }
 
@@ -173,28 +187,12 @@ func (s *issuerStore) storeFailure(source issuerSource, err error) {
 	s.store(source, issuerDownload{err: fmt.Errorf("%w (a moment ago; not asked again so soon)", err), until: time.Now().Add(issuerOblivion)})
 }
 
-// store remembers a download, and forgets others where they are too many: first those that have run out.
 func (s *issuerStore) store(source issuerSource, d issuerDownload) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.known == nil {
-		s.known = map[issuerSource]issuerDownload{}
+	weight := 1<<10 + len(source.url)
+	for _, c := range d.issuers {
+		weight += issuerWeight * len(c.Raw)
 	}
-	if len(s.known) >= maxKnownIssuers {
-		now := time.Now()
-		for k, old := range s.known {
-			if !now.Before(old.until) {
-				delete(s.known, k)
-			}
-		}
-		for k := range s.known {
-			if len(s.known) < maxKnownIssuers {
-				break
-			}
-			delete(s.known, k)
-		}
-	}
-	s.known[source] = d
+	s.memory.Put(source, d, weight)
 }
 
 // parseIssuers reads what is served as an issuer's certificate: the certificate itself, or a "certs-only" CMS message (RFC 5652,
@@ -218,10 +216,17 @@ func parseIssuers(body []byte) ([]*x509.Certificate, error) {
 	}
 	issuers := make([]*x509.Certificate, len(ders))
 	for i, der := range ders {
-		var err error
-		if issuers[i], err = x509.ParseCertificate(der); err != nil {
+		if len(der) > maxCertificateBytes {
+			return nil, fmt.Errorf("the answer has a certificate of %d bytes, and %d are possible", len(der), maxCertificateBytes)
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
 			return nil, fmt.Errorf("the answer is no certificate: %w", err)
 		}
+		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxIssuerKey {
+			return nil, fmt.Errorf("the answer has an RSA key of %d bits, and %d are possible", key.N.BitLen(), maxIssuerKey)
+		}
+		issuers[i] = c
 	}
 	return issuers, nil
 }

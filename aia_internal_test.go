@@ -1,9 +1,14 @@
 package sslstream
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"math/big"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sslstream/sslstream/internal/fetch"
 	"github.com/sslstream/sslstream/internal/testpki"
 )
 
@@ -59,16 +65,62 @@ func TestOneLine(t *testing.T) {
 	assert.True(t, utf8.ValidString(oneLine("x"+strings.Repeat("ä", 10_000))))
 }
 
-func TestDownloadsAreForgotten(t *testing.T) {
-	var s issuerStore
-	for i := range 3 * maxKnownIssuers {
-		s.store(issuerSource{url: fmt.Sprint(i)}, issuerDownload{until: time.Now().Add(time.Hour)})
+// TestIssuersThatAreTooMuch serves what would take long to check or much room to keep.
+func TestIssuersThatAreTooMuch(t *testing.T) {
+	ca := testpki.Root(t, "CA")
+	template := func() *x509.Certificate {
+		return &x509.Certificate{SerialNumber: big.NewInt(5), NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
 	}
-	assert.Len(t, s.known, maxKnownIssuers)
-	s.known = nil
-	s.store(issuerSource{url: "fresh"}, issuerDownload{until: time.Now().Add(time.Hour)})
-	for i := range maxKnownIssuers {
-		s.store(issuerSource{url: fmt.Sprint(i)}, issuerDownload{until: time.Now().Add(-time.Hour)})
+	n := new(big.Int).Lsh(big.NewInt(1), 8192)
+	long, err := x509.CreateCertificate(rand.Reader, template(), ca.Certificate, &rsa.PublicKey{N: n.SetBit(n, 0, 1), E: 65537}, ca.Key)
+	require.NoError(t, err)
+	_, err = parseIssuers(long)
+	assert.ErrorContains(t, err, "an RSA key of 8193 bits, and 8192 are possible")
+
+	large := template()
+	large.DNSNames = slices.Repeat([]string{"a"}, 22_000)
+	der, err := x509.CreateCertificate(rand.Reader, large, ca.Certificate, ca.Key.Public(), ca.Key)
+	require.NoError(t, err)
+	_, err = parseIssuers(der)
+	assert.ErrorContains(t, err, "65536 are possible")
+}
+
+// TestIssuersBudget has one validation spend its requests, which says nothing of the server.
+func TestIssuersBudget(t *testing.T) {
+	ca := testpki.Root(t, "CA")
+	services := ca.Serve(t)
+	leaf := ca.Issue(t, "leaf.example").Leaf
+	s := issuerStore{memory: fetch.NewMemory(issuerRoom)}
+	client := testpki.Client(services)
+	var budget fetch.Budget
+	for n := range fetch.MaxRequests {
+		_, err := s.get(t.Context(), client, &budget, fmt.Sprint(services.IssuerURL(), "?", n), leaf)
+		require.NoError(t, err)
 	}
-	assert.Contains(t, s.known, issuerSource{url: "fresh"}, "what has run out is forgotten first")
+	_, err := s.get(t.Context(), client, &budget, services.IssuerURL(), leaf)
+	assert.ErrorIs(t, err, fetch.ErrBudget)
+	issuers, err := s.get(t.Context(), client, &fetch.Budget{}, services.IssuerURL(), leaf)
+	require.NoError(t, err)
+	assert.Equal(t, []*x509.Certificate{ca.Certificate}, issuers)
+}
+
+// TestIssuersAreForgotten remembers more than there is room for.
+func TestIssuersAreForgotten(t *testing.T) {
+	s := issuerStore{memory: fetch.NewMemory(issuerRoom)}
+	issuers := []*x509.Certificate{testpki.Root(t, "CA").Certificate}
+	room := issuerRoom / (issuerWeight * len(issuers[0].Raw))
+	source := func(i int) issuerSource { return issuerSource{url: fmt.Sprint(i)} }
+	for i := range 2 * room {
+		s.store(source(i), issuerDownload{issuers: issuers, until: time.Now().Add(time.Hour)})
+		_, ok := s.remembered(source(0))
+		require.True(t, ok, "what is asked for again and again stays")
+	}
+	kept := 0
+	for i := range 2 * room {
+		if _, ok := s.remembered(source(i)); ok {
+			kept++
+		}
+	}
+	assert.InDelta(t, room, kept, float64(room)/2)
+	assert.Less(t, kept, room)
 }

@@ -211,6 +211,43 @@ func TestDownloadsThatLeadNowhere(t *testing.T) {
 			assert.LessOrEqual(t, i.services.Requests(), 6, "failures are remembered, too")
 		})
 	}
+	t.Run("another certificate, for a moment", func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
+			i := newIncomplete(t)
+			i.services.Issuer = other.Raw
+			chain, err := i.policy().Build(t.Context(), i.server.Leaf)
+			require.NoError(t, err)
+			require.Equal(t, sslstream.StatusPartialChain, statusOf(chain))
+			i.services.Issuer = nil
+			time.Sleep(11 * time.Second)
+			chain, err = i.policy().Build(t.Context(), i.server.Leaf)
+			require.NoError(t, err)
+			assert.Empty(t, chain.Status)
+		})
+	})
+	t.Run("for another one's certificate", func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
+			i := newIncomplete(t)
+			stranger := testpki.Root(t, "Stranger").Intermediate(t, "Gone").Issue(t, serverName, testpki.IssuerURL(i.services.IssuerURL())).Leaf
+			for n, test := range []struct {
+				leaf   *x509.Certificate
+				status sslstream.ChainStatusFlags
+			}{{stranger, sslstream.StatusPartialChain}, {i.server.Leaf, 0}, {stranger, sslstream.StatusPartialChain}} {
+				chain, err := i.policy().Build(t.Context(), test.leaf)
+				require.NoError(t, err)
+				assert.Equal(t, test.status, statusOf(chain))
+				assert.Equal(t, 1, i.services.Requests(), "%d: who connects cannot have others fail", n)
+			}
+			time.Sleep(11 * time.Second)
+			for range 2 {
+				chain, err := i.policy().Build(t.Context(), i.server.Leaf)
+				require.NoError(t, err)
+				assert.Empty(t, chain.Status)
+				assert.Equal(t, 2, i.services.Requests())
+				time.Sleep(time.Minute)
+			}
+		})
+	})
 	t.Run("the certificate itself", func(t *testing.T) {
 		i := newIncomplete(t)
 		i.services.Issuer = i.server.Leaf.Raw

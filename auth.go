@@ -467,7 +467,7 @@ func (a *authentication) verify(cs tls.ConnectionState) error {
 		return err // the verdict may be one on downloads that were cut short
 	}
 	cs.VerifiedChains = v.verified
-	r := &session{state: cs, server: set.server, chain: v.chain, errs: v.errs, stapleUntil: v.stapleUntil}
+	r := &session{state: cs, server: set.server, chain: v.chain, errs: v.errs, goodUntil: v.goodUntil}
 	if set.server {
 		r.serverCert = a.local
 	} else {

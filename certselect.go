@@ -68,7 +68,8 @@ type CertificateContextOptions struct {
 	// AdditionalCertificates are candidates for the intermediates to send, and for the issuer of the certificate.
 	AdditionalCertificates []*x509.Certificate
 	// Offline forbids downloads: neither missing intermediates nor OCSP responses are fetched. A response that comes with the target,
-	// in its OCSPStaple, is stapled for as long as it counts.
+	// in its OCSPStaple, is stapled for as long as it counts, which can be said only where the issuer is among the system's roots, comes
+	// with the target or is in AdditionalCertificates; otherwise it is not stapled.
 	Offline bool
 	// HTTPClient makes the downloads; nil: a private one, with the environment's proxies. Redirects to anything but http and https, and
 	// more than 5, are refused whatever it says.

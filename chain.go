@@ -46,7 +46,7 @@ func (p *policy) build(v *validation, leaf *x509.Certificate, sent []*x509.Certi
 	var best examined
 	if len(verified) == 0 {
 		if verified = p.verify(leaf, sent, now); len(verified) == 0 {
-			best = p.explain(leaf, sent, now)
+			best = p.explain(leaf, sent, now, 0)
 			if p.download {
 				verified = p.completed(v, &best, leaf, sent, now)
 			}
@@ -112,13 +112,15 @@ func (p *policy) verify(leaf *x509.Certificate, sent []*x509.Certificate, now ti
 
 // examined is a path with what is wrong with it.
 type examined struct {
-	chain *Chain
-	path  foundPath
+	chain  *Chain
+	path   foundPath
+	checks int // signatures checked to find it
 }
 
-// explain is build's slow path: of all paths that can be found the one with the least wrong.
-func (p *policy) explain(leaf *x509.Certificate, sent []*x509.Certificate, now time.Time) examined {
-	f := finder{policy: p, now: now}
+// explain is build's slow path: of all paths that can be found the one with the least wrong. checks is what the verdict has cost
+// so far.
+func (p *policy) explain(leaf *x509.Certificate, sent []*x509.Certificate, now time.Time, checks int) examined {
+	f := finder{policy: p, now: now, checks: checks}
 	for _, c := range slices.Concat(sent, p.extra) {
 		if !f.known(c) {
 			f.candidates = append(f.candidates, c)
@@ -136,9 +138,10 @@ func (p *policy) explain(leaf *x509.Certificate, sent []*x509.Certificate, now t
 		}
 		count := [3]int{len(chain.Status), listed, int(path.end)}
 		if best.chain == nil || slices.Compare(count[:], bestCount[:]) < 0 {
-			best, bestCount = examined{chain, path}, count
+			best, bestCount = examined{chain: chain, path: path}, count
 		}
 	}
+	best.checks = f.checks
 	return best
 }
 

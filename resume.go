@@ -82,7 +82,7 @@ type sessionNote struct {
 	server bool              // whose session it is
 	bound  [sha256.Size]byte // hash of all that must be the same again
 	peer   bool              // the peer showed a certificate
-	until  int64             // Unix time of the first expiry to come in the peer's chain, or of its staple; 0: none
+	until  int64             // Unix time of the first expiry to come in the peer's chain, or of what says that it is not revoked; 0: none
 	local  certificateID     // what this side showed; zero: nothing
 }
 
@@ -178,8 +178,8 @@ func (a *authentication) unwrapSession(ticket []byte, cs tls.ConnectionState) (*
 func (a *authentication) expiry() int64 {
 	if r := a.stream.session.Load(); r != nil {
 		until := expiry(r.chain, a.settings.moment())
-		if staple := r.stapleUntil.Unix(); !r.stapleUntil.IsZero() && (until == 0 || staple < until) {
-			until = staple
+		if good := r.goodUntil.Unix(); !r.goodUntil.IsZero() && (until == 0 || good < until) {
+			until = good
 		}
 		return until
 	}

@@ -36,6 +36,7 @@ type validation struct {
 	ofServer    bool      // the peer is a server in a handshake, which can staple
 	staple      []byte    // an OCSP response, from the peer
 	stapleUntil time.Time // it says good until then; zero: there is none that does
+	goodUntil   time.Time // the first end of what says good and cannot be asked for again; zero: none
 }
 
 // validation begins one. end must follow.
@@ -219,6 +220,10 @@ func (v *validation) answers(p *policy, chain *Chain, about []int, now time.Time
 		known, stapleErr := checker.Local(cert, issuer, staple)
 		if known.Source == revocation.FromStaple && known.Status == revocation.Good {
 			v.stapleUntil = known.Until
+		}
+		if known.Status == revocation.Good && (known.Source == revocation.FromStaple || p.revocationMode == RevocationOffline) &&
+			(v.goodUntil.IsZero() || known.Until.Before(v.goodUntil)) {
+			v.goodUntil = known.Until
 		}
 		took[at] = time.Since(began)
 		final := known.Status == revocation.Good || known.Status == revocation.Revoked

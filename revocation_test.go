@@ -3,6 +3,7 @@ package sslstream_test
 import (
 	"context"
 	"crypto"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net/http"
@@ -327,6 +328,24 @@ func TestRevocationNotAsked(t *testing.T) {
 			assert.Contains(t, chain.String(), "not asked about")
 		})
 	}
+	for name, test := range map[string]struct {
+		leaf    *x509.Certificate
+		sent    []*x509.Certificate
+		unknown []bool
+	}{
+		"a self-signed end certificate":      {stranger.Certificate, nil, []bool{true}},
+		"the self-signed root of an unknown": {stranger.Issue(t, "below.example").Leaf, []*x509.Certificate{stranger.Certificate}, []bool{true, false}},
+	} {
+		t.Run(name+", without its root", func(t *testing.T) {
+			p := r.policy(sslstream.RevocationOnline)
+			p.RevocationFlag = sslstream.RevocationExcludeRoot
+			chain, err := p.Build(t.Context(), test.leaf, test.sent...)
+			require.NoError(t, err)
+			for i, flags := range flagsOf(chain) {
+				assert.Equal(t, test.unknown[i], flags&unknownStatus != 0, "%d: %v", i, chain)
+			}
+		})
+	}
 	assert.Zero(t, r.services.Requests()+r.rootServices.Requests())
 }
 
@@ -543,6 +562,59 @@ func TestRevocationOnResumedSessions(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSessionsOfOtherChecks shares a session cache with who checks less: a full handshake brings what a session lacks.
+func TestSessionsOfOtherChecks(t *testing.T) {
+	t.Run("none", func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
+			r := newRevocable(t, testpki.MustStaple())
+			r.services.Lifetime, r.rootServices.Lifetime = time.Hour, 24*time.Hour
+			strict, so := r.options(sslstream.RevocationOnline)
+			stapling, err := sslstream.NewCertificateContext(r.server, &sslstream.CertificateContextOptions{HTTPClient: r.http})
+			require.NoError(t, err)
+			so.ServerCertificate, so.ServerCertificateContext = nil, stapling
+			lax := r.clientOptions()
+			lax.SessionCache = tls.NewLRUClientSessionCache(8)
+			strict.SessionCache = lax.SessionCache
+			client, server := pairOver(t, carriers[1], lax, so)
+			exchange(t, client, server)
+			closeBoth(client, server) // before there is a staple
+			synctest.Wait()
+			for _, test := range []struct {
+				co      *sslstream.ClientOptions
+				resumes bool
+			}{{strict, false}, {strict, true}, {lax, true}, {strict, true}} {
+				client, server := pairOver(t, carriers[1], test.co, so)
+				exchange(t, client, server)
+				assert.Equal(t, test.resumes, client.ConnectionState().DidResume)
+				closeBoth(client, server)
+			}
+		})
+	})
+	t.Run("offline, by what has run out", func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
+			r := newRevocable(t)
+			r.services.Lifetime, r.rootServices.Lifetime = time.Hour, 24*time.Hour
+			co, so := r.options(sslstream.RevocationOffline)
+			r.build(t, r.policy(sslstream.RevocationOnline)) // which is remembered
+			pair := func(so *sslstream.ServerOptions) bool {
+				client, server := pairOver(t, carriers[1], co, so)
+				exchange(t, client, server)
+				defer closeBoth(client, server)
+				return client.ConnectionState().DidResume
+			}
+			assert.False(t, pair(so))
+			assert.True(t, pair(so))
+			time.Sleep(time.Hour + time.Minute)
+			shown := r.server
+			shown.OCSPStaple = r.services.Staple(r.server.Leaf)
+			stapling := so.Clone()
+			stapling.ServerCertificate = &shown
+			assert.False(t, pair(stapling), "the server staples by now, which a session does not bring")
+			assert.True(t, pair(stapling))
+		})
+	})
 }
 
 func closeBoth(client, server *sslstream.Stream) {

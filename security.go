@@ -19,7 +19,7 @@ type session struct {
 	chain      *Chain
 	errs       PolicyErrors // before the callback had its say
 
-	stapleUntil time.Time // until when the peer's staple says that its certificate is good; zero: none does
+	goodUntil time.Time // until when a new check of revocation has what this one rested on; zero: it rested on nothing that ends
 }
 
 var noSession session

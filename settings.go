@@ -443,5 +443,6 @@ func (set *settings) sessionKey(host targetHost, allowed Protocols, certificates
 	if certificates.choose != nil {
 		identity = certificates.identity()
 	}
-	return strings.ToLower(host.ascii) + "|" + strconv.FormatUint(uint64(allowed), 10) + "|" + set.offer + "|" + identity
+	// The check of revocation too: a session brings the staple that it was made with, if there was one.
+	return strings.ToLower(host.ascii) + "|" + strconv.FormatUint(uint64(allowed), 10) + "|" + set.offer + "|" + strconv.Itoa(int(set.policy.revocationMode)) + "|" + identity
 }

@@ -56,12 +56,15 @@ func (s *stapler) checker() *revocation.Checker {
 
 // accept takes a response, and has another one fetched half way to where it ends.
 func (s *stapler) accept(response *revocation.Answer) {
-	now := time.Now()
-	if s.response == nil || !response.From.Before(s.response.From) || now.After(s.response.Until) {
+	now := wallClock()
+	if s.response == nil || !response.Made.Before(s.response.Made) || now.After(s.response.Until) {
 		s.response = response
 	}
 	s.due = now.Add(max(s.response.Until.Sub(now)/2, stapleRetry))
 }
+
+// wallClock is the time without the clock that stands still while the machine sleeps: responses run out all the same.
+func wallClock() time.Time { return time.Now().Round(0) }
 
 // staple is what to staple now, nil for nothing. It has it fetched or renewed where that is due.
 func (s *stapler) staple() []byte {
@@ -70,7 +73,7 @@ func (s *stapler) staple() []byte {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
+	now := wallClock()
 	if !s.offline && !s.fetching && !now.Before(s.due) {
 		s.fetching = true
 		go s.fetch(s.responder)
@@ -89,11 +92,11 @@ func (s *stapler) fetch(first int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fetching = false
-	if err != nil {
-		if known.Status == revocation.Revoked {
-			s.response = nil // it still counts, but is known to be no longer true
-		}
-		s.due = time.Now().Add(min(stapleRetry<<s.failures, maxStapleRetry))
+	if known.Status == revocation.Revoked {
+		s.response = nil // it still counts, but is known to be no longer true; and so is what another responder has yet to hear
+	}
+	if err != nil || known.Status == revocation.Revoked {
+		s.due = wallClock().Add(min(stapleRetry<<s.failures, maxStapleRetry))
 		s.failures = min(s.failures+1, 10)
 		return
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/ocsp"
 
 	"github.com/sslstream/sslstream"
 	"github.com/sslstream/sslstream/internal/testpki"
@@ -259,6 +260,31 @@ func TestStapleRenewal(t *testing.T) {
 			s.handshake()
 			synctest.Wait()
 			assert.Empty(t, s.handshake(), "the old response counts still, but is known to be no longer true")
+			r.services.OCSP = func(a *testpki.Response) {
+				a.Singles[0].Status, a.Singles[0].ThisUpdate = ocsp.Good, time.Now().Add(-40*time.Minute)
+			}
+			time.Sleep(10 * time.Minute)
+			s.handshake()
+			synctest.Wait()
+			assert.Empty(t, s.handshake(), "nor is what a proxy has kept")
+		})
+	})
+	t.Run("by an older response", func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
+			r := newRevocable(t)
+			s := newStapling(t, r)
+			s.handshake()
+			synctest.Wait()
+			first := s.handshake()
+			require.NotEmpty(t, first)
+			r.services.OCSP = func(a *testpki.Response) {
+				a.Singles[0].ThisUpdate, a.Singles[0].NextUpdate = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
+			}
+			time.Sleep(31 * time.Minute)
+			s.handshake()
+			synctest.Wait()
+			assert.Equal(t, 2, r.services.Requests())
+			assert.Equal(t, first, s.handshake(), "which does not replace it")
 		})
 	})
 	t.Run("an older response that counts for longer", func(t *testing.T) {

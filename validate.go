@@ -388,7 +388,7 @@ type verdict struct {
 	errs     PolicyErrors
 	name     error // behind RemoteCertificateNameMismatch
 
-	stapleUntil time.Time // until when a staple says that the peer's certificate is good; zero: none does
+	goodUntil time.Time // until when a new check of revocation has what this one rested on; zero: it rested on nothing that ends
 }
 
 // evidence is what there is to judge a peer by.
@@ -426,7 +426,7 @@ func (p *policy) judge(ctx context.Context, e evidence, now time.Time) verdict {
 	defer validation.end()
 	validation.resumed, validation.ofServer, validation.staple = e.resumed, e.ofServer, e.staple
 	v.chain, v.verified = forRole.build(validation, e.sent[0], e.sent[1:], now)
-	v.stapleUntil = validation.stapleUntil
+	v.goodUntil = validation.goodUntil
 	if len(v.chain.Status) > 0 {
 		v.errs |= RemoteCertificateChainErrors
 	}

@@ -379,7 +379,9 @@ func TestOlderThanKnown(t *testing.T) {
 		time.Sleep(time.Minute + 2*time.Second)
 		w.s.Lifetime = time.Hour
 		w.s.Instead = instead("ocsp", http.StatusNotFound)
-		w.s.CRL = func(l *testpki.List) { l.ThisUpdate, l.RevokedCertificateEntries = time.Now().Add(-30*time.Minute), nil }
+		w.s.CRL = func(l *testpki.List) {
+			l.ThisUpdate, l.RevokedCertificateEntries = time.Now().Add(-30*time.Minute), nil
+		}
 		a = w.checker().Ask(t.Context(), w.leaf, w.issuer)
 		assert.Equal(t, Unavailable, a.Status)
 		assert.ErrorContains(t, a.Err, "is older than one that says revoked")
