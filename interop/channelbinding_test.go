@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -147,7 +146,7 @@ func TestChannelBindingWhileRenegotiating(t *testing.T) {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		stream.SetReadTimeout(10 * time.Second)
+		stream.SetReadTimeout(patience)
 		buf := make([]byte, 6)
 		_, err := io.ReadFull(stream, buf)
 		assert.NoError(t, err)

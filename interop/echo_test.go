@@ -187,7 +187,7 @@ func TestServersOfOthers(t *testing.T) {
 				for round := range 2 {
 					s := sslstream.New(dial(t, port))
 					require.NoError(t, s.AuthenticateAsClient(testContext(t), opts))
-					s.SetReadTimeout(10 * time.Second)
+					s.SetReadTimeout(patience)
 					sent := make(chan error, 1)
 					go func() {
 						_, err := s.Write(pattern())
@@ -235,7 +235,7 @@ func TestClientsOfOthers(t *testing.T) {
 				for round := range 2 {
 					s := sslstream.New(conn())
 					require.NoError(t, s.AuthenticateAsServer(testContext(t), opts))
-					s.SetReadTimeout(10 * time.Second)
+					s.SetReadTimeout(patience)
 					_, err := io.Copy(s, struct{ io.Reader }{s})
 					require.NoError(t, err)
 					assert.Equal(t, !e.silent, s.ReceivedCloseNotify())

@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -118,7 +117,7 @@ func ftpServer(t *testing.T, conn net.Conn, opts *sslstream.ServerOptions, oursF
 			answer("234 go ahead")
 			s = sslstream.New(conn, sslstream.LeaveInnerOpen())
 			require.NoError(t, s.AuthenticateAsServer(testContext(t), opts))
-			s.SetReadTimeout(10 * time.Second)
+			s.SetReadTimeout(patience)
 			c = textproto.NewConn(s)
 		case "USER":
 			answer("331 who says so?")

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -126,7 +125,7 @@ func TestProxiesAsServers(t *testing.T) {
 				for round := range 2 {
 					s := sslstream.New(dial(t, port))
 					require.NoError(t, s.AuthenticateAsClient(testContext(t), opts))
-					s.SetReadTimeout(10 * time.Second)
+					s.SetReadTimeout(patience)
 					_, err := io.WriteString(s, "GET / HTTP/1.1\r\nHost: "+serverName+"\r\nConnection: close\r\n\r\n")
 					require.NoError(t, err)
 					answer, err := io.ReadAll(s)
@@ -227,7 +226,7 @@ func TestStunnel(t *testing.T) {
 			go echo(conn())
 			assert.Equal(t, v, s.Protocol())
 			assert.Equal(t, mutual, s.IsMutuallyAuthenticated())
-			s.SetReadTimeout(10 * time.Second)
+			s.SetReadTimeout(patience)
 			go func() {
 				io.WriteString(s, text)
 				s.CloseWrite()
@@ -250,7 +249,7 @@ func TestStunnel(t *testing.T) {
 			s := sslstream.New(conn())
 			require.NoError(t, s.AuthenticateAsServer(testContext(t), p.serverOptions(v, mutual)))
 			checkServer(t, s, v, mutual)
-			s.SetReadTimeout(10 * time.Second)
+			s.SetReadTimeout(patience)
 			go func() {
 				io.WriteString(plain, text)
 				plain.(*net.TCPConn).CloseWrite()

@@ -111,7 +111,7 @@ func TestStaplingWithClients(t *testing.T) {
 			}, []string{"OCSP status request,\n", "- Status: The certificate is trusted"}},
 		} {
 			t.Run(name+"/"+v.name, func(t *testing.T) {
-				deadline := time.Now().Add(20 * time.Second)
+				deadline := time.Now().Add(patience)
 				for {
 					port, conn := accept(t)
 					p := start(t, look.program, look.args(port)...)

@@ -36,7 +36,7 @@ func echoes(t *testing.T, client *peer, s *sslstream.Stream) {
 		_, err := io.WriteString(client.stdin, text)
 		typed <- err
 	}()
-	s.SetReadTimeout(10 * time.Second)
+	s.SetReadTimeout(patience)
 	got := make([]byte, len(text))
 	_, err := io.ReadFull(s, got)
 	require.NoError(t, err)
@@ -44,7 +44,7 @@ func echoes(t *testing.T, client *peer, s *sslstream.Stream) {
 	require.Equal(t, text, string(got))
 	_, err = s.Write(got)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return strings.Count(client.output(), strings.Repeat("0123456789", 9)) >= 1000 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Count(client.output(), strings.Repeat("0123456789", 9)) >= 1000 }, patience, 10*time.Millisecond)
 }
 
 func (p *pki) clientOptions(version sslstream.Protocols, mutual bool) *sslstream.ClientOptions {
@@ -164,7 +164,7 @@ func TestGnuTLSClient(t *testing.T) {
 			client.showsTimes("- Description: "+gnutlsDescribes(t, s), round+1)
 			client.showsTimes("- Application protocol: echo", round+1)
 			if round == 0 {
-				s.SetReadTimeout(10 * time.Second)
+				s.SetReadTimeout(patience)
 				_, err := s.Read(make([]byte, 1))
 				assert.ErrorIs(t, err, io.EOF)
 				assert.True(t, s.ReceivedCloseNotify(), "it disconnects to resume")
@@ -270,6 +270,9 @@ func TestNSSClient(t *testing.T) {
 
 func TestNSSServer(t *testing.T) {
 	selfserv := need(t, "selfserv", installNSS)
+	for program, install := range map[string]string{"openssl": installOpenSSL, "certutil": installNSS, "pk12util": installNSS} {
+		need(t, program, install) // before there is a namespace, where it would be skipped for nobody to see
+	}
 	if !inNamespace(t) {
 		return
 	}
@@ -291,7 +294,7 @@ func TestNSSServer(t *testing.T) {
 			assert.Equal(t, round == 1, s.ConnectionState().DidResume)
 			_, err := io.WriteString(s, "GET / HTTP/1.0\r\n\r\n")
 			require.NoError(t, err)
-			s.SetReadTimeout(10 * time.Second)
+			s.SetReadTimeout(patience)
 			answer, err := io.ReadAll(s)
 			require.NoError(t, err)
 			assert.Contains(t, string(answer), "HTTP/1.0 200 OK")
