@@ -5,11 +5,14 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,41 +31,97 @@ func build(t *testing.T) string {
 	return shim
 }
 
-// TestSuite runs BoringSSL's tests where BOGO_RUNNER names their runner, which is made in BoringSSL's directory ssl/test/runner:
-//
-//	go test -c -o runner .
-//
-// It finds its keys beside it. config.json says which tests fail and why.
-func TestSuite(t *testing.T) {
-	runner := os.Getenv("BOGO_RUNNER")
-	if runner == "" {
-		t.Skip("BOGO_RUNNER names no runner: make one with 'go test -c -o runner .' in BoringSSL's ssl/test/runner")
+const makeRunner = "make one with 'go test -c -o runner .' in BoringSSL's ssl/test/runner, and leave it there"
+
+// findRunner is the runner's absolute path, as it is started in another directory than ours: that of its keys, without which it panics.
+func findRunner(path string) (string, error) {
+	runner, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
 	}
+	for _, need := range []string{filepath.Base(runner), "channel_id_key.pem", "ecdsa_p256_key.pem", "ed25519_key.pem"} {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(runner), need)); err != nil {
+			return "", fmt.Errorf("BOGO_RUNNER does not name a runner beside its keys: %w; %s", err, makeRunner)
+		}
+	}
+	return runner, nil
+}
+
+// disabled are the tests of config.json, by patterns, with what they fail for.
+func disabled(t *testing.T) map[string]string {
+	t.Helper()
+	data, err := os.ReadFile("config.json")
+	require.NoError(t, err)
+	var config struct{ DisabledTests map[string]string }
+	require.NoError(t, json.Unmarshal(data, &config))
+	return config.DisabledTests
+}
+
+// TestSuite runs BoringSSL's tests where BOGO_RUNNER names their runner. config.json says which tests fail and why. They are run too, so that
+// none is left out for nothing.
+func TestSuite(t *testing.T) {
+	if os.Getenv("BOGO_RUNNER") == "" {
+		t.Skip("BOGO_RUNNER names no runner: " + makeRunner)
+	}
+	runner, err := findRunner(os.Getenv("BOGO_RUNNER"))
+	require.NoError(t, err)
 	config, err := filepath.Abs("config.json")
 	require.NoError(t, err)
 	results := filepath.Join(t.TempDir(), "results.json")
-	cmd := exec.Command(runner, "-shim-path", build(t), "-shim-config", config, "-allow-unimplemented", "-loose-errors", "-pipe", "-json-output", results)
+	cmd := exec.Command(runner, "-shim-path", build(t), "-shim-config", config, "-include-disabled", "-allow-unimplemented", "-loose-errors", "-pipe", "-json-output", results)
 	cmd.Dir = filepath.Dir(runner)
-	out, runErr := cmd.CombinedOutput()
+	out, runErr := cmd.CombinedOutput() // which is an error where a test fails, as those of config.json do
 	data, err := os.ReadFile(results)
-	require.NoError(t, err, "%s", out)
+	require.NoError(t, err, "%v: %s", runErr, out)
 	var all struct {
 		Tests map[string]struct {
-			Actual       string `json:"actual"`
-			IsUnexpected bool   `json:"is_unexpected"`
+			Actual string `json:"actual"`
 		} `json:"tests"`
 	}
 	require.NoError(t, json.Unmarshal(data, &all))
-	counts := map[string]int{}
+	patterns := disabled(t)
+	counts, leftOut, fails := map[string]int{}, map[string]int{}, map[string]bool{}
 	for name, result := range all.Tests {
+		expected := false
+		for pattern := range patterns {
+			match, err := filepath.Match(pattern, name)
+			require.NoError(t, err, pattern)
+			if match {
+				expected = true
+				fails[pattern] = fails[pattern] || result.Actual == "FAIL"
+			}
+		}
+		if expected {
+			leftOut[result.Actual]++
+			continue
+		}
 		counts[result.Actual]++
 		if result.Actual == "FAIL" {
 			t.Error(name)
 		}
 	}
-	t.Logf("%d tests: %v", len(all.Tests), counts)
-	require.NoError(t, runErr, "%s", out)
+	for pattern, fails := range fails {
+		assert.True(t, fails, "config.json leaves out %s, which does not fail", pattern)
+	}
+	t.Logf("%d tests: %v; of config.json: %v", len(all.Tests), counts, leftOut)
 	assert.Greater(t, counts["PASS"], 1000)
+	if t.Failed() {
+		t.Logf("%s", out)
+	}
+}
+
+func TestRunnerIsBesideItsKeys(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for _, name := range []string{"runner", "channel_id_key.pem", "ecdsa_p256_key.pem", "ed25519_key.pem"} {
+		_, err := findRunner("runner")
+		assert.ErrorContains(t, err, name)
+		assert.ErrorContains(t, err, makeRunner)
+		require.NoError(t, os.WriteFile(name, nil, 0o600))
+	}
+	runner, err := findRunner("runner")
+	require.NoError(t, err)
+	assert.True(t, filepath.IsAbs(runner))
 }
 
 // TestShim is a runner of two tests, with crypto/tls: an echo of inverted octets, and a second session.
@@ -77,7 +136,7 @@ func TestShim(t *testing.T) {
 			defer l.Close()
 			_, port, err := net.SplitHostPort(l.Addr().String())
 			require.NoError(t, err)
-			args := []string{"-port", port, "-shim-id", "4711", "-resume-count", "1", "-expect-version", "772", "-on-initial-shim-writes-first", "-check-close-notify"}
+			args := []string{"-port", port, "-shim-id", "4711", "-resume-count", "1", "-expect-version", "772", "-on-initial-shim-writes-first", "-check-close-notify", "-async", "-resumption-delay", "10"}
 			if role == "server" {
 				args = append(args, "-server", "-cert-file", certFile, "-key-file", keyFile)
 			}
@@ -154,12 +213,30 @@ func TestFlags(t *testing.T) {
 
 // TestConfigGivesReasons has every test that is expected to fail say why.
 func TestConfigGivesReasons(t *testing.T) {
-	data, err := os.ReadFile("config.json")
-	require.NoError(t, err)
-	var config struct{ DisabledTests map[string]string }
-	require.NoError(t, json.Unmarshal(data, &config))
-	assert.NotEmpty(t, config.DisabledTests)
-	for name, reason := range config.DisabledTests {
+	all := disabled(t)
+	assert.NotEmpty(t, all)
+	for name, reason := range all {
 		assert.Greater(t, len(reason), 15, name)
+	}
+}
+
+// TestFlagsHaveAnEffect has the shim look at every flag that it accepts, or say why it need not.
+func TestFlagsHaveAnEffect(t *testing.T) {
+	var code []byte
+	for _, file := range []string{"main.go", "options.go", "session.go"} {
+		data, err := os.ReadFile(file)
+		require.NoError(t, err)
+		code = append(code, data...)
+	}
+	for _, name := range append(strings.Fields(switches), strings.Fields(valued)...) {
+		assert.Contains(t, string(code), strconv.Quote(name))
+	}
+	for _, m := range moot {
+		assert.NotEmpty(t, m.reason, m.name)
+	}
+	for _, name := range []string{"implicit-handshake", "peek-then-read", "expect-session-id", "expect-secure-renegotiation"} {
+		_, _, _, err := parse([]string{"-" + name})
+		var u unimplemented
+		assert.ErrorAs(t, err, &u, name)
 	}
 }

@@ -50,25 +50,37 @@ func (c config) bytes(name string) ([]byte, error) {
 	return b, nil
 }
 
-// switches are the flags without a value that the shim does something about, or rightly nothing: how BoringSSL is called
-// (async, callbacks of its own) makes no difference to what must be on the wire.
-const switches = `server ipv6 require-any-client-certificate verify-peer verify-fail use-custom-verify-callback
-no-tls1 no-tls11 no-tls12 no-tls13 no-ticket shim-writes-first shim-shuts-down check-close-notify
-write-different-record-sizes decline-alpn reject-alpn expect-session-miss expect-no-session expect-extended-master-secret
-use-export-context tls-unique renegotiate-freely renegotiate-once renegotiate-ignore implicit-handshake no-op-extra-handshake
-expect-hrr expect-no-hrr enable-ocsp-stapling enable-signed-cert-timestamps use-exporter-between-reads reverify-on-resume
-is-handshaker-supported peek-then-read expect-no-session-id expect-session-id expect-ech-accept expect-no-ech-name-override
-expect-no-ech-retry-configs use-early-callback use-ticket-callback use-old-client-cert-callback handshake-never-done
-allow-unknown-alpn-protos fail-cert-callback fail-early-callback expect-secure-renegotiation expect-cipher-aes
-expect-no-secure-renegotiation install-ddos-callback async expect-verify-result use-ocsp-callback set-ocsp-in-callback
-decline-ocsp-callback fail-ocsp-callback permute-extensions server-preference`
+// switches are the flags without a value that the shim does something about. What it does nothing about it does not accept, unless moot
+// says why that is right: a test whose flag is ignored would count as passed.
+const switches = `server ipv6 require-any-client-certificate verify-peer verify-fail expect-verify-result reverify-on-resume
+no-tls1 no-tls11 no-tls12 no-tls13 no-ticket shim-writes-first shim-shuts-down check-close-notify write-different-record-sizes
+decline-alpn reject-alpn expect-session-miss expect-no-session expect-extended-master-secret use-export-context tls-unique
+renegotiate-freely renegotiate-once expect-hrr expect-no-hrr use-exporter-between-reads is-handshaker-supported
+expect-ech-accept expect-no-ech-retry-configs use-old-client-cert-callback handshake-never-done fail-cert-callback
+fail-early-callback decline-ocsp-callback fail-ocsp-callback async`
 
 // valued are those with one.
-const valued = `port shim-id key-file cert-file trust-cert signing-prefs min-version max-version expect-version resume-count
+const valued = `port shim-id key-file cert-file signing-prefs min-version max-version expect-version resume-count
 host-name expect-server-name advertise-alpn expect-alpn expect-advertised-alpn select-alpn curves expect-curve-id cipher
 export-keying-material export-label export-context read-size expect-ocsp-response ocsp-response signed-cert-timestamps
-expect-signed-cert-timestamps expect-total-renegotiations ech-config-list ech-server-config ech-server-key ech-is-retry-config
-expect-ech-retry-configs expect-peer-cert-file resumption-delay max-cert-list`
+expect-signed-cert-timestamps ech-config-list ech-server-config ech-server-key ech-is-retry-config
+expect-ech-retry-configs expect-peer-cert-file resumption-delay expect-total-renegotiations`
+
+// moot are the flags that ask for what is done without them too, and why.
+var moot = []struct {
+	name   string
+	value  bool
+	reason string
+}{
+	{"enable-ocsp-stapling", false, "crypto/tls's clients always ask for a staple"},
+	{"enable-signed-cert-timestamps", false, "crypto/tls's clients always ask for timestamps"},
+	{"server-preference", false, "crypto/tls's servers always go by their own order of suites"},
+	{"trust-cert", true, "judge lets every certificate in, so that it need not be told which are good"},
+	{"use-custom-verify-callback", false, "a RemoteCertificateValidationCallback always has the last word, which is what BoringSSL's custom callback has"},
+	{"use-early-callback", false, "the ServerCertificateSelectionCallback picks the certificate by the ClientHello, which is as early as BoringSSL's callback"},
+	{"use-ocsp-callback", false, "the callbacks that pick and judge certificates do so with their staples, and are always there"},
+	{"set-ocsp-in-callback", false, "the staple always comes with the certificate that a callback picks"},
+}
 
 // unimplemented is what the runner is told by the exit code 89.
 type unimplemented string
@@ -83,6 +95,9 @@ func parse(args []string) (all, initial, resumed config, err error) {
 	}
 	for _, name := range strings.Fields(valued) {
 		kinds[name] = true
+	}
+	for _, m := range moot {
+		kinds[m.name] = m.value
 	}
 	all, initial, resumed = config{}, config{}, config{}
 	for i := 0; i < len(args); i++ {

@@ -43,27 +43,58 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	e := &endpoint{}
+	// BoringSSL asks nobody on resumption unless it is told to; a Stream's callback is always asked.
+	if resumptions > 0 && resumed.is("verify-fail") && !initial.is("verify-fail") && !resumed.is("reverify-on-resume") {
+		return unimplemented("resumption without a verdict on the peer")
+	}
+	e := &endpoint{sessions: newSessionCache()}
 	for i := range resumptions + 1 {
-		c := initial
+		c := &connection{config: initial}
 		if i > 0 {
-			c = resumed
+			c = &connection{config: resumed, resumes: true}
 		}
-		if err := e.connect(c, i > 0); err != nil {
+		if err := e.connect(c); err != nil {
 			return err
 		}
+		delay, err := c.number("resumption-delay")
+		if err != nil {
+			return err
+		}
+		clock = clock.Add(time.Duration(delay) * time.Second)
 	}
 	return nil
 }
 
 // endpoint keeps what the connections share.
 type endpoint struct {
-	client *sslstream.ClientOptions
-	server *sslstream.ServerOptions
+	sessions *sessionCache
+}
+
+// connection is what is to be done on one, and what the callbacks have seen.
+type connection struct {
+	config
+	resumes      bool
+	judged       int  // how often the peer was judged
+	bad          bool // the last verdict on it
+	full         keyLog
+	hello        bool // the client's was looked at
+	keepsNothing bool // no session is to be kept
+}
+
+// trickle is a connection that gives out one octet per Read.
+type trickle struct{ net.Conn }
+
+func (c trickle) Read(b []byte) (int, error) { return c.Conn.Read(b[:min(len(b), 1)]) }
+
+// pause is what a callback begins with: with -async, where BoringSSL's say at first that they are not ready, ours take their time.
+func (c *connection) pause() {
+	if c.is("async") {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // connect opens one connection to the runner and runs one session on it.
-func (e *endpoint) connect(c config, resumes bool) error {
+func (e *endpoint) connect(c *connection) error {
 	conn, err := net.Dial("tcp", net.JoinHostPort("::1", c.text("port")))
 	if err != nil && !c.is("ipv6") { // an older runner says nothing of where it listens
 		conn, err = net.Dial("tcp", net.JoinHostPort("127.0.0.1", c.text("port")))
@@ -81,8 +112,12 @@ func (e *endpoint) connect(c config, resumes bool) error {
 			return err
 		}
 	}
-	s := sslstream.New(conn, sslstream.LeaveInnerOpen())
-	err = e.session(s, c, resumes)
+	inner := conn
+	if c.is("async") { // BoringSSL's transport then takes and gives one octet at a time; a Write of net.Conn's takes all
+		inner = trickle{conn}
+	}
+	s := sslstream.New(inner, sslstream.LeaveInnerOpen())
+	err = e.session(s, c)
 	s.Close() // which leaves conn open
 	// What is sent already, an alert above all, must reach the runner before the connection is reset.
 	if tcp, ok := conn.(*net.TCPConn); ok && err != nil {
@@ -97,16 +132,13 @@ func (e *endpoint) connect(c config, resumes bool) error {
 	return err
 }
 
-func (e *endpoint) authenticate(s *sslstream.Stream, c config) error {
+func (e *endpoint) authenticate(s *sslstream.Stream, c *connection) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	if c.is("server") {
 		opts, err := c.serverOptions()
 		if err != nil {
 			return err
-		}
-		if e.server == nil {
-			e.server = opts
 		}
 		// Sessions are resumed by whoever has the ticket keys.
 		if err := opts.SetSessionTicketKeys([][32]byte{{1}}); err != nil {
@@ -118,11 +150,7 @@ func (e *endpoint) authenticate(s *sslstream.Stream, c config) error {
 	if err != nil {
 		return err
 	}
-	if e.client == nil {
-		e.client = opts
-		opts.SessionCache = newSessionCache()
-	} else {
-		opts.SessionCache = e.client.SessionCache
-	}
+	e.sessions.got = false
+	opts.SessionCache = e.sessions
 	return s.AuthenticateAsClient(ctx, opts)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -46,17 +47,13 @@ func (c config) protocols() (p sslstream.Protocols, err error) {
 	return p, nil
 }
 
-// started is when this program was.
-var started = time.Now()
-
-// runnersTime is a moment at which none of the runner's certificates has expired: crypto/tls resumes no session with one that has.
-func runnersTime() time.Time {
-	return time.Date(2014, 5, 1, 0, 0, 0, 0, time.UTC).Add(time.Since(started))
-}
+// clock is the shim's. It stands still, as BoringSSL's does, but for -resumption-delay: the runner compares the ages of tickets to the
+// millisecond. Where it stands none of the runner's certificates has expired: crypto/tls resumes no session with one that has.
+var clock = time.Date(2014, 5, 1, 0, 0, 0, 0, time.UTC)
 
 // base is what crypto/tls is told by a TLSConfig, because options have no field for it.
-func (c config) base() (*tls.Config, error) {
-	base := &tls.Config{DynamicRecordSizingDisabled: true, Time: runnersTime}
+func (c *connection) base() (*tls.Config, error) {
+	base := &tls.Config{DynamicRecordSizingDisabled: true, Time: func() time.Time { return clock }, KeyLogWriter: &c.full}
 	curves, err := c.numbers("curves")
 	if err != nil {
 		return nil, err
@@ -97,7 +94,7 @@ func (c config) certificate() (*tls.Certificate, error) {
 	if cert.OCSPStaple, err = c.bytes("ocsp-response"); err != nil {
 		return nil, err
 	}
-	if c.is("use-ocsp-callback") && !c.is("set-ocsp-in-callback") || c.is("decline-ocsp-callback") {
+	if c.is("decline-ocsp-callback") {
 		cert.OCSPStaple = nil
 	}
 	if c.is("signed-cert-timestamps") {
@@ -143,12 +140,17 @@ func protocolsOf(list string) (all []string) {
 }
 
 // judge accepts whatever comes, as the runner wants it: its certificates are not for anybody.
-func (c config) judge(required bool) sslstream.RemoteCertificateValidationCallback {
+func (c *connection) judge(required bool) sslstream.RemoteCertificateValidationCallback {
 	return func(_ context.Context, s *sslstream.Stream, cert *x509.Certificate, _ *sslstream.Chain, _ sslstream.PolicyErrors) (sslstream.PolicyErrors, error) {
+		c.pause()
+		c.judged++
+		c.bad = c.is("verify-fail")
 		switch {
-		case c.is("expect-verify-result") && !c.is("verify-peer"):
+		case c.is("expect-ocsp-response") && len(s.ConnectionState().OCSPResponse) == 0:
+			return 0, errors.New("the OCSP response is not there yet")
+		case c.bad && !c.is("verify-peer") && !c.is("require-any-client-certificate"):
 			return 0, nil // what was wrong is to be found out, and to be let in
-		case c.is("verify-fail") && !(s.ConnectionState().DidResume && !c.is("reverify-on-resume")):
+		case c.bad:
 			return 0, errors.New("CERTIFICATE_VERIFY_FAILED")
 		case c.is("fail-ocsp-callback"):
 			return 0, errors.New("OCSP_CB_ERROR")
@@ -159,7 +161,7 @@ func (c config) judge(required bool) sslstream.RemoteCertificateValidationCallba
 	}
 }
 
-func (c config) clientOptions() (*sslstream.ClientOptions, error) {
+func (c *connection) clientOptions() (*sslstream.ClientOptions, error) {
 	o := &sslstream.ClientOptions{
 		TargetHost:                          "test",
 		RemoteCertificateValidationCallback: c.judge(true),
@@ -193,26 +195,24 @@ func (c config) clientOptions() (*sslstream.ClientOptions, error) {
 	if err != nil {
 		return nil, err
 	}
-	if own == nil && c.is("fail-cert-callback") {
-		own = &tls.Certificate{}
-	}
-	if own != nil {
-		// As it is, also where the server cannot use it. It is TLSConfig's callback, not ours, so that the signature
-		// algorithms stay as they were given.
+	// The certificate is shown as it is, also where the server cannot use it. A session with one that was chosen when the server asked is
+	// not resumed, so where one is to be the certificate is given beforehand.
+	if own != nil && c.is("resume-count") && !c.is("use-old-client-cert-callback") {
+		o.ClientCertificates = []tls.Certificate{*own}
+	} else if own != nil || c.is("use-old-client-cert-callback") || c.is("fail-cert-callback") {
 		o.LocalCertificateSelectionCallback = func(context.Context, *sslstream.Stream, sslstream.CertificateRequest) (*tls.Certificate, error) {
+			c.pause()
 			if c.is("fail-cert-callback") {
 				return nil, errors.New("CERT_CB_ERROR")
 			}
 			return own, nil
 		}
-		if c.is("resume-count") {
-			o.LocalCertificateSelectionCallback, o.ClientCertificates = nil, []tls.Certificate{*own}
-		}
 	}
+	c.keepsNothing = o.DisableTLSResume || o.LocalCertificateSelectionCallback != nil
 	return o, nil
 }
 
-func (c config) serverOptions() (*sslstream.ServerOptions, error) {
+func (c *connection) serverOptions() (*sslstream.ServerOptions, error) {
 	required := c.is("require-any-client-certificate")
 	o := &sslstream.ServerOptions{
 		RemoteCertificateValidationCallback: c.judge(required),
@@ -235,12 +235,12 @@ func (c config) serverOptions() (*sslstream.ServerOptions, error) {
 	if o.CipherSuites, err = c.suites(); err != nil {
 		return nil, err
 	}
-	for i, encoded := range c["ech-server-config"] {
-		key := tls.EncryptedClientHelloKey{SendAsRetry: c["ech-is-retry-config"][i] == "1"}
+	for i, encoded := range c.config["ech-server-config"] {
+		key := tls.EncryptedClientHelloKey{SendAsRetry: c.config["ech-is-retry-config"][i] == "1"}
 		if key.Config, err = base64.StdEncoding.DecodeString(encoded); err != nil {
 			return nil, err
 		}
-		if key.PrivateKey, err = base64.StdEncoding.DecodeString(c["ech-server-key"][i]); err != nil {
+		if key.PrivateKey, err = base64.StdEncoding.DecodeString(c.config["ech-server-key"][i]); err != nil {
 			return nil, err
 		}
 		o.TLSConfig.EncryptedClientHelloKeys = append(o.TLSConfig.EncryptedClientHelloKeys, key)
@@ -253,6 +253,8 @@ func (c config) serverOptions() (*sslstream.ServerOptions, error) {
 		own = &tls.Certificate{}
 	}
 	o.ServerCertificateSelectionCallback = func(_ context.Context, _ *sslstream.Stream, hello sslstream.ClientHelloInfo) (*tls.Certificate, error) {
+		c.pause()
+		c.hello = true
 		if want := protocolsOf(c.text("expect-advertised-alpn")); len(want) > 0 && !slices.Equal(hello.ApplicationProtocols, want) {
 			return nil, fmt.Errorf("the client offers the protocols %q, not %q", hello.ApplicationProtocols, want)
 		}
@@ -267,5 +269,17 @@ func (c config) serverOptions() (*sslstream.ServerOptions, error) {
 	return o, nil
 }
 
-// peerFile is the certificate that the peer must have shown.
-func (c config) peerFile() ([]byte, error) { return os.ReadFile(c.text("expect-peer-cert-file")) }
+// peerFile are the certificates that the peer must have shown.
+func (c config) peerFile() (all [][]byte, err error) {
+	rest, err := os.ReadFile(c.text("expect-peer-cert-file"))
+	if err != nil {
+		return nil, err
+	}
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return all, nil
+		}
+		all = append(all, block.Bytes)
+	}
+}

@@ -3,22 +3,35 @@ package main
 import (
 	"bytes"
 	"crypto/tls"
-	"encoding/pem"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/sslstream/sslstream"
 )
 
-func newSessionCache() tls.ClientSessionCache { return tls.NewLRUClientSessionCache(64) }
+// sessionCache notes whether it got a session.
+type sessionCache struct {
+	tls.ClientSessionCache
+	got bool
+}
+
+func newSessionCache() *sessionCache {
+	return &sessionCache{ClientSessionCache: tls.NewLRUClientSessionCache(64)}
+}
+
+func (c *sessionCache) Put(key string, cs *tls.ClientSessionState) {
+	c.got = c.got || cs != nil
+	c.ClientSessionCache.Put(key, cs)
+}
 
 // session does on a stream what the flags say.
-func (e *endpoint) session(s *sslstream.Stream, c config, resumes bool) error {
+func (e *endpoint) session(s *sslstream.Stream, c *connection) error {
 	err := e.authenticate(s, c)
-	if rejected := e.rejection(c, err); rejected != nil {
+	if rejected := rejection(c.config, err); rejected != nil {
 		return rejected
 	}
 	if err != nil {
@@ -27,23 +40,64 @@ func (e *endpoint) session(s *sslstream.Stream, c config, resumes bool) error {
 	if c.is("handshake-never-done") {
 		return errors.New("the handshake is done")
 	}
-	if err := e.check(s, c, resumes); err != nil {
+	if c.is("expect-ech-retry-configs") || c.is("expect-no-ech-retry-configs") {
+		return errors.New("the server does not reject Encrypted Client Hello")
+	}
+	if err := check(s, c); err != nil {
 		return err
 	}
-	if err := export(s, c); err != nil {
+	if err := export(s, c.config); err != nil {
 		return err
 	}
-	if err := exchange(s, c); err != nil {
+	if err := exchange(s, c.config); err != nil {
 		return err
 	}
-	if c.is("expect-total-renegotiations") {
-		return unimplemented("counting renegotiations")
+	if err := c.checkRenegotiations(s); err != nil {
+		return err
+	}
+	return e.checkSessions(s, c)
+}
+
+// keyLog counts full handshakes up to TLS 1.2, each of which logs its secret once.
+type keyLog int
+
+func (l *keyLog) Write(line []byte) (int, error) {
+	if bytes.HasPrefix(line, []byte("CLIENT_RANDOM ")) {
+		*l++
+	}
+	return len(line), nil
+}
+
+// checkRenegotiations counts full handshakes: crypto/tls renegotiates by no others.
+func (c *connection) checkRenegotiations(s *sslstream.Stream) error {
+	got := int(c.full)
+	if state := s.ConnectionState(); state.Version < tls.VersionTLS13 && !state.DidResume {
+		got--
+	}
+	want, err := c.number("expect-total-renegotiations")
+	if err == nil && got != want {
+		err = fmt.Errorf("there were %d renegotiations, not %d", got, want)
+	}
+	return err
+}
+
+// checkSessions is called at the end: in TLS 1.3 a session comes any time after the handshake.
+func (e *endpoint) checkSessions(s *sslstream.Stream, c *connection) error {
+	switch {
+	case c.is("server"):
+		if c.is("expect-no-session") {
+			return unimplemented("a server's -expect-no-session")
+		}
+	case c.is("expect-no-session") && e.sessions.got:
+		return errors.New("there is a session to resume, unexpectedly")
+	case !c.is("expect-no-session") && !e.sessions.got && s.ConnectionState().Version == tls.VersionTLS13 && !c.is("shim-shuts-down") && !c.keepsNothing:
+		return errors.New("there is no session to resume")
 	}
 	return nil
 }
 
 // rejection checks what a server that rejects Encrypted Client Hello wants to be asked with instead.
-func (e *endpoint) rejection(c config, err error) error {
+func rejection(c config, err error) error {
 	var rejected *tls.ECHRejectionError
 	switch {
 	case !errors.As(err, &rejected):
@@ -59,7 +113,7 @@ func (e *endpoint) rejection(c config, err error) error {
 }
 
 // check compares what was negotiated with what the runner says.
-func (e *endpoint) check(s *sslstream.Stream, c config, resumes bool) error {
+func check(s *sslstream.Stream, c *connection) error {
 	state := s.ConnectionState()
 	wrong := func(what string, got, want any) error { return fmt.Errorf("%s is %v, not %v", what, got, want) }
 	if want, _ := c.number("expect-version"); want != 0 && int(state.Version) != want {
@@ -82,7 +136,7 @@ func (e *endpoint) check(s *sslstream.Stream, c config, resumes bool) error {
 			return wrong("the group", got, want)
 		}
 	}
-	if resumes && state.DidResume == c.is("expect-session-miss") {
+	if state.DidResume != (c.resumes && !c.is("expect-session-miss")) {
 		return fmt.Errorf("the session was resumed: %v", state.DidResume)
 	}
 	if c.is("expect-hrr") && !state.HelloRetryRequest || c.is("expect-no-hrr") && state.HelloRetryRequest {
@@ -107,17 +161,25 @@ func (e *endpoint) check(s *sslstream.Stream, c config, resumes bool) error {
 		}
 	}
 	if c.is("expect-peer-cert-file") {
-		file, err := c.peerFile()
+		want, err := c.peerFile()
 		if err != nil {
 			return err
 		}
-		block, _ := pem.Decode(file)
-		if peer := s.RemoteCertificate(); peer == nil || block == nil || !bytes.Equal(peer.Raw, block.Bytes) {
-			return errors.New("the peer's certificate is another one")
+		if !slices.EqualFunc(state.PeerCertificates, want, func(got *x509.Certificate, want []byte) bool { return bytes.Equal(got.Raw, want) }) {
+			return errors.New("the peer's certificates are others")
 		}
 	}
-	if c.is("expect-cipher-aes") && !strings.Contains(tls.CipherSuiteName(s.NegotiatedCipherSuite()), "AES") {
-		return unimplemented("a preference for AES")
+	if c.is("expect-verify-result") && (s.RemoteCertificate() != nil && c.judged != 1 || c.bad != c.is("verify-fail")) {
+		return fmt.Errorf("the peer was judged %d times, and found to be bad: %v", c.judged, c.bad)
+	}
+	if c.is("expect-advertised-alpn") && !c.hello {
+		return errors.New("nobody has looked at what protocols the client offers")
+	}
+	if c.is("expect-extended-master-secret") {
+		// Without one crypto/tls exports nothing. In TLS 1.3 there is always one, as BoringSSL sees it.
+		if _, err := state.ExportKeyingMaterial("EXPERIMENTAL", nil, 1); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -163,13 +225,13 @@ func exchange(s *sslstream.Stream, c config) error {
 			}
 		}
 	}
-	if c.is("shim-shuts-down") {
-		if err := s.CloseWrite(); err != nil {
+	if c.is("shim-writes-first") {
+		if _, err := io.WriteString(s, "hello"); err != nil {
 			return err
 		}
 	}
-	if c.is("shim-writes-first") {
-		if _, err := io.WriteString(s, "hello"); err != nil {
+	if c.is("shim-shuts-down") {
+		if err := s.CloseWrite(); err != nil {
 			return err
 		}
 	}
@@ -183,6 +245,12 @@ func exchange(s *sslstream.Stream, c config) error {
 	buf := make([]byte, size)
 	for {
 		n, err := s.Read(buf)
+		if c.is("use-exporter-between-reads") {
+			state := s.ConnectionState()
+			if _, err := state.ExportKeyingMaterial("", nil, 1); err != nil {
+				return err
+			}
+		}
 		for i := range buf[:n] {
 			buf[i] ^= 0xff
 		}
@@ -193,6 +261,9 @@ func exchange(s *sslstream.Stream, c config) error {
 		}
 		if err == io.EOF {
 			break
+		}
+		if err != nil && c.is("shim-shuts-down") && !c.is("check-close-notify") {
+			return nil // how the peer ends does not matter: it may reset the connection
 		}
 		if err != nil {
 			return err
