@@ -3,9 +3,11 @@
 package pkcs11_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -15,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +30,23 @@ import (
 )
 
 const install = "apt-get install softhsm2"
+
+// limit is how long a token may take for what usually takes some milliseconds.
+const limit = 60 * time.Second
+
+// within runs what a token has a part in. No context ends a call into its library, so a token that is stuck leaves the call behind.
+func within(what string, f func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit + 5*time.Second): // what heeds ctx says more
+		return fmt.Errorf("%s: the token is stuck", what)
+	}
+}
 
 // token makes an empty SoftHSM token and opens it.
 func token(t *testing.T) *crypto11.Context {
@@ -52,50 +72,121 @@ func token(t *testing.T) *crypto11.Context {
 	config := filepath.Join(dir, "softhsm2.conf")
 	require.NoError(t, os.WriteFile(config, []byte("directories.tokendir = "+dir+"\nlog.level = ERROR\n"), 0o600))
 	t.Setenv("SOFTHSM2_CONF", config)
-	out, err := exec.Command(util, "--init-token", "--free", "--label", "token", "--so-pin", "1234", "--pin", "1234").CombinedOutput()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, util, "--init-token", "--free", "--label", "token", "--so-pin", "1234", "--pin", "1234").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	c, err := crypto11.Configure(&crypto11.Config{Path: library, TokenLabel: "token", Pin: "1234"})
 	require.NoError(t, err)
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() {
+		assert.NoError(t, within("closing", func(context.Context) error { return c.Close() }))
+	})
 	return c
 }
 
-// onlySigner hides what else a key can do.
-type onlySigner struct{ crypto.Signer }
+// recorder is a key that notes what it is to sign, and how. It hides what else a key can do.
+type recorder struct {
+	crypto.Signer
+	mu   sync.Mutex
+	opts []crypto.SignerOpts
+}
+
+func (r *recorder) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	r.mu.Lock()
+	r.opts = append(r.opts, opts)
+	r.mu.Unlock()
+	return r.Signer.Sign(random, digest, opts)
+}
+
+// taken are the options of one handshake.
+func (r *recorder) taken() (opts []crypto.SignerOpts) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	opts, r.opts = r.opts, nil
+	return opts
+}
+
+// decrypter is a recorder that can decrypt as well, as crypto11's RSA keys do.
+type decrypter struct {
+	*recorder
+	crypto.Decrypter
+}
+
+func (d decrypter) Public() crypto.PublicKey { return d.recorder.Public() }
+
+func id() []byte {
+	b := make([]byte, 8)
+	rand.Read(b)
+	return b
+}
+
+// pss is what RFC 8446, Section 4.2.3, demands of rsa_pss_rsae_sha256: a salt as long as the hash.
+func pss(t *testing.T, opts crypto.SignerOpts) {
+	t.Helper()
+	if o, ok := opts.(*rsa.PSSOptions); assert.True(t, ok, "%T", opts) {
+		assert.Equal(t, rsa.PSSSaltLengthEqualsHash, o.SaltLength)
+		assert.Equal(t, crypto.SHA256, o.Hash)
+	}
+}
+
+// plain is ECDSA with SHA-256, and RSA by PKCS#1 v1.5.
+func plain(t *testing.T, opts crypto.SignerOpts) {
+	t.Helper()
+	assert.Equal(t, crypto.SHA256, opts)
+}
 
 // TestKeysInToken has servers and clients prove themselves by keys that only the token has.
 func TestKeysInToken(t *testing.T) {
 	c := token(t)
-	id := func() []byte {
-		b := make([]byte, 8)
-		rand.Read(b)
-		return b
-	}
+	ecdsaKey := func() (crypto.Signer, error) { return c.GenerateECDSAKeyPair(id(), elliptic.P256()) }
+	rsaKey := func() (crypto.Signer, error) { return c.GenerateRSAKeyPair(id(), 2048) }
 	root := testpki.Root(t, "Root")
 	for _, kind := range []struct {
-		name string
-		key  func() (crypto.Signer, error)
+		name         string
+		key          func() (crypto.Signer, error)
+		decrypts     bool
+		only         []tls.SignatureScheme
+		tls12, tls13 func(*testing.T, crypto.SignerOpts) // nil: no such handshake
 	}{
-		{"ECDSA", func() (crypto.Signer, error) { return c.GenerateECDSAKeyPair(id(), elliptic.P256()) }},
-		{"RSA", func() (crypto.Signer, error) { return c.GenerateRSAKeyPair(id(), 2048) }},
-		{"RSA, a Signer only", func() (crypto.Signer, error) {
-			key, err := c.GenerateRSAKeyPair(id(), 2048)
-			return onlySigner{key}, err
-		}},
+		// The hash is the curve's, in TLS 1.2 because both ends prefer that.
+		{"ECDSA", ecdsaKey, false, nil, plain, plain},
+		// TLS 1.3 has RSA-PSS only; in TLS 1.2 both ends prefer it.
+		{"RSA", rsaKey, true, nil, pss, pss},
+		{"RSA, a Signer only", rsaKey, false, nil, pss, pss},
+		{"RSA, PKCS 1 v1.5 only", rsaKey, true, []tls.SignatureScheme{tls.PKCS1WithSHA256}, plain, nil},
 	} {
-		serverKey, err := kind.key()
-		require.NoError(t, err)
-		clientKey, err := kind.key()
-		require.NoError(t, err)
-		server := root.Issue(t, "server.example", testpki.Key(serverKey), testpki.EKU(x509.ExtKeyUsageServerAuth))
-		client := root.Issue(t, "client.example", testpki.Key(clientKey), testpki.EKU(x509.ExtKeyUsageClientAuth))
+		issue := func(name string, usage x509.ExtKeyUsage) (tls.Certificate, *recorder) {
+			var key crypto.Signer
+			require.NoError(t, within("making a key", func(context.Context) (err error) {
+				key, err = kind.key()
+				return err
+			}))
+			cert := root.Issue(t, name, testpki.Key(key), testpki.EKU(usage))
+			cert.SupportedSignatureAlgorithms = kind.only
+			r := &recorder{Signer: key}
+			cert.PrivateKey = r
+			if kind.decrypts {
+				cert.PrivateKey = decrypter{r, key.(crypto.Decrypter)}
+			}
+			return cert, r
+		}
+		server, serverSigned := issue("server.example", x509.ExtKeyUsageServerAuth)
+		client, clientSigned := issue("client.example", x509.ExtKeyUsageClientAuth)
 		trust := &sslstream.ChainPolicy{CustomTrustStore: testpki.Pool(root)}
 		for _, version := range []sslstream.Protocols{sslstream.ProtocolTLS12, sslstream.ProtocolTLS13} {
-			for _, context := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s/%v/context %v", kind.name, version, context), func(t *testing.T) {
+			signed := kind.tls12
+			if version == sslstream.ProtocolTLS13 {
+				signed = kind.tls13
+			}
+			if signed == nil {
+				continue
+			}
+			for _, inContext := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/%v/context %v", kind.name, version, inContext), func(t *testing.T) {
 					co := &sslstream.ClientOptions{TargetHost: "server.example", EnabledProtocols: version, CertificateChainPolicy: trust}
 					so := &sslstream.ServerOptions{CertificateChainPolicy: trust, ClientCertificateRequired: true}
-					if context {
+					if inContext {
+						var err error
 						co.ClientCertificateContext, err = sslstream.NewCertificateContext(client, nil)
 						require.NoError(t, err)
 						so.ServerCertificateContext, err = sslstream.NewCertificateContext(server, nil)
@@ -108,6 +199,11 @@ func TestKeysInToken(t *testing.T) {
 					assert.True(t, a.IsMutuallyAuthenticated())
 					assert.True(t, b.IsMutuallyAuthenticated())
 					assert.True(t, b.RemoteCertificate().Equal(client.Leaf))
+					for _, r := range []*recorder{serverSigned, clientSigned} {
+						opts := r.taken()
+						require.Len(t, opts, 1)
+						signed(t, opts[0])
+					}
 				})
 			}
 		}
@@ -126,8 +222,10 @@ func handshake(t *testing.T, co *sslstream.ClientOptions, so *sslstream.ServerOp
 		server.Close()
 	})
 	done := make(chan error, 1)
-	go func() { done <- server.AuthenticateAsServer(t.Context(), so) }()
-	require.NoError(t, client.AuthenticateAsClient(t.Context(), co))
+	go func() {
+		done <- within("the server", func(ctx context.Context) error { return server.AuthenticateAsServer(ctx, so) })
+	}()
+	require.NoError(t, within("the client", func(ctx context.Context) error { return client.AuthenticateAsClient(ctx, co) }))
 	require.NoError(t, <-done)
 	for _, way := range [][2]*sslstream.Stream{{client, server}, {server, client}} {
 		go io.WriteString(way[0], "word")
@@ -160,11 +258,15 @@ func TestTokenThatFails(t *testing.T) {
 	defer s.Close()
 	defer b.Close()
 	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
 		client := sslstream.New(a)
-		client.AuthenticateAsClient(t.Context(), &sslstream.ClientOptions{TargetHost: "server.example", CertificateChainPolicy: &sslstream.ChainPolicy{CustomTrustStore: testpki.Pool(root)}})
+		client.AuthenticateAsClient(ctx, &sslstream.ClientOptions{TargetHost: "server.example", CertificateChainPolicy: &sslstream.ChainPolicy{CustomTrustStore: testpki.Pool(root)}})
 		a.Close()
 		client.Close()
 	}()
-	err = s.AuthenticateAsServer(t.Context(), &sslstream.ServerOptions{ServerCertificate: &server})
+	err = within("the server", func(ctx context.Context) error {
+		return s.AuthenticateAsServer(ctx, &sslstream.ServerOptions{ServerCertificate: &server})
+	})
 	assert.ErrorContains(t, err, errGone.Error())
 }
