@@ -17,14 +17,16 @@ import (
 	"github.com/sslstream/sslstream/internal/testpki"
 )
 
-// echoPeer is a program in testdata that echoes as a server and checks the echo as a client, two sessions in a row, the second of
+// echoPeer is a program in testdata that echoes as a server and checks the echo as a client, some sessions in a row, the later of
 // which it resumes; and that prints what it knows of each. Another stack is another such program.
 type echoPeer struct {
 	name, program, install string
 	run                    func(t *testing.T, program string) []string // the arguments before those that all have
-	resumes                func(server bool, version string) bool      // whether its second session is resumed
+	resumes                func(server bool, version string) bool      // whether its later sessions are resumed
+	says                   []string                                    // what it prints of each session besides protocol, echoed and end
 	only12                 bool                                        // it has no TLS 1.3
 	silent                 bool                                        // it hangs up without a close_notify
+	tellsEnds              bool                                        // it tells a close_notify from a connection's end
 	pfx                    bool                                        // it reads PKCS#12 files, beside the PEM ones, of RSA keys
 }
 
@@ -32,22 +34,45 @@ func always(bool, string) bool { return true }
 func never(bool, string) bool  { return false }
 
 var echoPeers = []echoPeer{
-	{"Python", "python3", "apt-get install python3", func(*testing.T, string) []string { return []string{"testdata/peer.py"} }, always, false, false, false},
-	{"Node", "node", "apt-get install nodejs", func(*testing.T, string) []string { return []string{"testdata/peer.js"} }, always, false, false, false},
-	{"Java", "java", "apt-get install openjdk-17-jdk-headless", func(t *testing.T, _ string) []string {
-		dir := t.TempDir()
-		out, err := exec.Command(need(t, "javac", "apt-get install openjdk-17-jdk-headless"), "-d", dir, "testdata/Peer.java").CombinedOutput()
-		require.NoError(t, err, "%s", out)
-		return []string{"-cp", dir, "Peer"}
-	}, func(server bool, version string) bool {
-		return server || version == "1.3" // its client throws away TLS 1.2 tickets without a lifetime, such as crypto/tls's
-	}, false, false, false},
-	{"Mono", "mono", installMono, func(t *testing.T, _ string) []string {
-		exe := filepath.Join(t.TempDir(), "Peer.exe")
-		out, err := exec.Command(need(t, "mcs", installMono), "-out:"+exe, "testdata/Peer.cs").CombinedOutput()
-		require.NoError(t, err, "%s", out)
-		return []string{exe}
-	}, never, true, true, true},
+	{
+		name: "Python", program: "python3", install: "apt-get install python3",
+		run:     func(*testing.T, string) []string { return []string{"testdata/peer.py"} },
+		resumes: always, says: []string{"cipher", "peer", "resumed", "alpn"}, tellsEnds: true,
+	},
+	{
+		name: "Node", program: "node", install: "apt-get install nodejs",
+		run:     func(*testing.T, string) []string { return []string{"testdata/peer.js"} },
+		resumes: always, says: []string{"cipher", "resumed", "alpn"}, // and the peer, but where it has forgotten it
+	},
+	{
+		name: "Java", program: "java", install: installJava,
+		run: func(t *testing.T, _ string) []string {
+			dir := t.TempDir()
+			out, err := exec.Command(need(t, "javac", installJava), "-d", dir, "testdata/Peer.java").CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			return []string{"-Dcom.sun.net.ssl.requireCloseNotify=true", "-cp", dir, "Peer"}
+		},
+		resumes: func(server bool, version string) bool {
+			return server || version == "1.3" // its client throws away TLS 1.2 tickets without a lifetime, such as crypto/tls's
+		},
+		says: []string{"cipher", "peer", "alpn"}, tellsEnds: true,
+	},
+	{
+		name: "Mono", program: "mono", install: installMono,
+		run:     func(t *testing.T, _ string) []string { return []string{compiled(t, "Peer")} },
+		resumes: never, says: []string{"peer", "mutual", "encrypted", "signed", "strength"}, only12: true, silent: true, pfx: true,
+	},
+}
+
+const installJava = "apt-get install openjdk-17-jdk-headless"
+
+// compiled is a C# program of testdata.
+func compiled(t *testing.T, name string) (exe string) {
+	t.Helper()
+	exe = filepath.Join(t.TempDir(), name+".exe")
+	out, err := exec.Command(need(t, "mcs", installMono), "-out:"+exe, "testdata/"+name+".cs").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return exe
 }
 
 const installMono = "apt-get install mono-mcs mono-runtime libmono-btls-interface4.0-cil"
@@ -57,6 +82,12 @@ func (e *echoPeer) pki(t *testing.T) *pki {
 	if !e.pfx {
 		return newPKI(t)
 	}
+	return newPFX(t)
+}
+
+// newPFX is newPKI with RSA keys, and with PKCS#12 files beside the PEM ones.
+func newPFX(t *testing.T) *pki {
+	t.Helper()
 	openssl := need(t, "openssl", installOpenSSL)
 	p := newPKI(t, testpki.RSA(2048))
 	for _, f := range [][2]string{{p.serverFile, p.serverKey}, {p.clientFile, p.clientKey}} {
@@ -81,8 +112,8 @@ func opensslName(suite uint16) string {
 	return strings.ReplaceAll(strings.TrimPrefix(prefix, "TLS_")+"-"+rest, "_", "-")
 }
 
-// checkReport compares a peer's report of a session with what we say of it.
-func checkReport(t *testing.T, report string, s *sslstream.Stream, v sslstream.Protocols, resumed bool) {
+// checkReport compares the peer's report of a session with what we say of it.
+func (e *echoPeer) checkReport(t *testing.T, report string, s *sslstream.Stream, v sslstream.Protocols, resumed bool) {
 	t.Helper()
 	said := map[string]string{}
 	for _, word := range strings.Fields(report) {
@@ -90,29 +121,28 @@ func checkReport(t *testing.T, report string, s *sslstream.Stream, v sslstream.P
 			said[k] = v
 		}
 	}
+	for _, property := range e.says {
+		assert.Contains(t, said, property)
+	}
 	assert.Equal(t, v, s.Protocol())
-	assert.Equal(t, map[sslstream.Protocols]string{sslstream.ProtocolTLS12: "TLSv1.2", sslstream.ProtocolTLS13: "TLSv1.3"}[v], said["protocol"])
-	if said["cipher"] != "" {
-		assert.Contains(t, []string{tls.CipherSuiteName(s.NegotiatedCipherSuite()), opensslName(s.NegotiatedCipherSuite())}, said["cipher"])
-	}
-	if said["mutual"] != "" {
-		assert.Equal(t, fmt.Sprint(s.IsMutuallyAuthenticated()), strings.ToLower(said["mutual"]))
-	}
-	if said["alpn"] != "" {
-		assert.Equal(t, s.NegotiatedApplicationProtocol(), said["alpn"])
-	}
-	if peer, ok := said["peer"]; ok {
-		local := ""
-		if c := s.LocalCertificate(); c != nil {
-			local = c.Subject.CommonName
-		}
-		assert.Equal(t, local, peer)
-	}
-	if said["resumed"] != "" {
-		assert.Equal(t, fmt.Sprint(resumed), said["resumed"])
-	}
-	assert.Equal(t, resumed, s.ConnectionState().DidResume)
+	assert.Equal(t, tlsv(v), said["protocol"])
 	assert.Equal(t, fmt.Sprint(echoSize), said["echoed"])
+	assert.Equal(t, resumed, s.ConnectionState().DidResume)
+	local := ""
+	if c := s.LocalCertificate(); c != nil {
+		local = c.Subject.CommonName
+	}
+	for property, ours := range map[string]any{
+		"mutual": s.IsMutuallyAuthenticated(), "alpn": s.NegotiatedApplicationProtocol(), "peer": local, "resumed": resumed,
+		"encrypted": s.IsEncrypted(), "signed": s.IsSigned(), "strength": s.CipherStrength(),
+	} {
+		if theirs, ok := said[property]; ok {
+			assert.Equal(t, fmt.Sprint(ours), strings.Replace(strings.Replace(theirs, "True", "true", 1), "False", "false", 1), property)
+		}
+	}
+	if suite, ok := said["cipher"]; ok {
+		assert.Contains(t, []string{tls.CipherSuiteName(s.NegotiatedCipherSuite()), opensslName(s.NegotiatedCipherSuite())}, suite)
+	}
 }
 
 // reports waits for that many, and returns the last.
@@ -159,15 +189,15 @@ func (e *echoPeer) each(t *testing.T, test func(t *testing.T, version sslstream.
 	}
 }
 
-func (p *pki) arguments(role, port, version string, mutual bool) []string {
+func (p *pki) arguments(role, port, version string, mutual bool, sessions int) []string {
 	cert, key := p.serverFile, p.serverKey
 	if role == "client" {
 		cert, key = p.clientFile, p.clientKey
 	}
-	return []string{role, port, version, p.caFile, cert, key, fmt.Sprint(mutual), fmt.Sprint(echoSize)}
+	return []string{role, port, version, p.caFile, cert, key, fmt.Sprint(mutual), fmt.Sprint(echoSize), fmt.Sprint(sessions)}
 }
 
-// TestServersOfOthers has our client talk to the echo servers.
+// TestServersOfOthers has our client talk to the echo servers: two sessions that end in an orderly way, and one that is cut.
 func TestServersOfOthers(t *testing.T) {
 	for _, e := range echoPeers {
 		t.Run(e.name, func(t *testing.T) {
@@ -176,7 +206,7 @@ func TestServersOfOthers(t *testing.T) {
 			p := e.pki(t)
 			e.each(t, func(t *testing.T, version sslstream.Protocols, number string, mutual bool) {
 				port := freePort(t)
-				server := start(t, program, append(run, p.arguments("server", port, number, mutual)...)...)
+				server := start(t, program, append(run, p.arguments("server", port, number, mutual, 3)...)...)
 				server.shows("ready")
 				opts := &sslstream.ClientOptions{
 					TargetHost: serverName, EnabledProtocols: version, CertificateChainPolicy: p.trust(), ApplicationProtocols: []string{"echo"},
@@ -184,8 +214,9 @@ func TestServersOfOthers(t *testing.T) {
 				if mutual {
 					opts.ClientCertificates = []tls.Certificate{p.client}
 				}
-				for round := range 2 {
-					s := sslstream.New(dial(t, port))
+				for round := range 3 {
+					conn := through(t, port)
+					s := sslstream.New(conn)
 					require.NoError(t, s.AuthenticateAsClient(testContext(t), opts))
 					s.SetReadTimeout(patience)
 					sent := make(chan error, 1)
@@ -198,27 +229,40 @@ func TestServersOfOthers(t *testing.T) {
 					require.NoError(t, err)
 					require.NoError(t, <-sent)
 					require.Equal(t, pattern(), got)
-					require.NoError(t, s.CloseWrite())
+					assert.False(t, conn.records.lastIsAlert())
+					orderly := round < 2
+					if orderly {
+						require.NoError(t, s.CloseWrite())
+					} else {
+						conn.cut(t)
+					}
 					_, err = s.Read(make([]byte, 1))
 					assert.ErrorIs(t, err, io.EOF)
-					assert.Equal(t, !e.silent, s.ReceivedCloseNotify(), "it answers ours")
+					assert.Equal(t, orderly && !e.silent, s.ReceivedCloseNotify(), "it answers ours")
+					assert.Equal(t, orderly, conn.records.lastIsAlert())
 					report := server.report(round + 1)
-					assert.Contains(t, report, "end=close_notify")
-					checkReport(t, report, s, version, round == 1 && e.resumes(true, number))
+					if e.tellsEnds {
+						assert.Contains(t, report, map[bool]string{true: "end=close_notify", false: "end=eof"}[orderly])
+					}
+					e.checkReport(t, report, s, version, round > 0 && e.resumes(true, number))
 					assert.Equal(t, mutual, s.IsMutuallyAuthenticated())
 					assert.Equal(t, serverName, s.RemoteCertificate().Subject.CommonName)
-					require.NoError(t, s.Close())
+					s.Close()
 				}
 				assert.NoError(t, server.ends())
-				if strings.Contains(server.output(), "sni=") {
-					assert.Contains(t, server.output(), "sni="+serverName)
+				if e.name == "Mono" { // which asks its callback about clients only where it asks for their certificates
+					judged := strings.Count(server.output(), "judge ")
+					assert.Equal(t, map[bool]int{true: 3, false: 0}[mutual], judged)
+					assert.Equal(t, judged, strings.Count(server.output(), "judge CN=client.example, O=sslstream tests RemoteCertificateChainErrors\n"))
+				} else { // Node has forgotten it in resumed sessions
+					assert.Contains(t, server.output(), "sni="+serverName+"\n")
 				}
 			})
 		})
 	}
 }
 
-// TestClientsOfOthers has the echo clients talk to our server.
+// TestClientsOfOthers has the echo clients talk to our server: one session that they end, and one that we end.
 func TestClientsOfOthers(t *testing.T) {
 	for _, e := range echoPeers {
 		t.Run(e.name, func(t *testing.T) {
@@ -231,28 +275,37 @@ func TestClientsOfOthers(t *testing.T) {
 					ClientCertificateRequired: mutual, ApplicationProtocols: []string{"echo"},
 				}
 				port, conn := accept(t)
-				client := start(t, program, append(run, p.arguments("client", port, number, mutual)...)...)
+				client := start(t, program, append(run, p.arguments("client", port, number, mutual, 2)...)...)
 				for round := range 2 {
 					s := sslstream.New(conn())
 					require.NoError(t, s.AuthenticateAsServer(testContext(t), opts))
 					s.SetReadTimeout(patience)
-					_, err := io.Copy(s, struct{ io.Reader }{s})
+					_, err := io.CopyN(s, struct{ io.Reader }{s}, echoSize)
 					require.NoError(t, err)
+					if round == 1 {
+						require.NoError(t, s.CloseWrite())
+					}
+					_, err = s.Read(make([]byte, 1))
+					assert.ErrorIs(t, err, io.EOF)
 					assert.Equal(t, !e.silent, s.ReceivedCloseNotify())
-					if !e.silent {
+					if round == 0 && !e.silent {
 						require.NoError(t, s.CloseWrite())
 					}
 					report := client.report(round + 1)
 					assert.NotContains(t, report, "Error")
-					checkReport(t, report, s, version, round == 1 && e.resumes(false, number))
+					e.checkReport(t, report, s, version, round == 1 && e.resumes(false, number))
 					assert.Equal(t, serverName, s.TargetHostName())
 					assert.Equal(t, mutual, s.IsMutuallyAuthenticated())
 					if mutual {
 						assert.Equal(t, "client.example", s.RemoteCertificate().Subject.CommonName)
 					}
-					require.NoError(t, s.Close())
+					s.Close()
 				}
 				assert.NoError(t, client.ends())
+				if e.name == "Mono" {
+					assert.Equal(t, 2, strings.Count(client.output(), "judge CN=server.example, O=sslstream tests RemoteCertificateChainErrors\n"))
+					assert.Equal(t, when(mutual, "asked"), when(strings.Contains(client.output(), "select server.example\n"), "asked"))
+				}
 			})
 		})
 	}

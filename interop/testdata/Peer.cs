@@ -18,7 +18,7 @@ static class Peer
 	static int Main(string[] a)
 	{
 		bool client = a[0] == "client";
-		int port = int.Parse(a[1]), size = int.Parse(a[7]);
+		int port = int.Parse(a[1]), size = int.Parse(a[7]), sessions = int.Parse(a[8]);
 		mutual = a[6] == "true";
 		if (!client || mutual) own = new X509Certificate2(a[4] + ".pfx", "password");
 		var pattern = new byte[size];
@@ -29,7 +29,7 @@ static class Peer
 			listener.Start();
 			Console.WriteLine("ready");
 		}
-		for (int round = 0; round < 2; round++) {
+		for (int round = 0; round < sessions; round++) {
 			var tcp = client ? new TcpClient("127.0.0.1", port) : listener.AcceptTcpClient();
 			var s = client && mutual
 				? new SslStream(tcp.GetStream(), false, Judge, Select)
@@ -48,11 +48,11 @@ static class Peer
 				s.AuthenticateAsServer(own, mutual, SslProtocols.Tls12, false);
 				var buffer = new byte[65536];
 				for (int n; (n = s.Read(buffer, 0, buffer.Length)) > 0; echoed += n) s.Write(buffer, 0, n);
-				end = "close_notify";
+				end = "end"; // of either kind: it does not tell
 			}
 			var peer = s.RemoteCertificate == null ? "" : new X509Certificate2(s.RemoteCertificate).GetNameInfo(X509NameType.SimpleName, false);
 			var protocol = s.SslProtocol == SslProtocols.Tls12 ? "TLSv1.2" : s.SslProtocol.ToString();
-			Console.WriteLine($"session protocol={protocol} peer={peer} echoed={echoed} mutual={s.IsMutuallyAuthenticated} end={end}");
+			Console.WriteLine($"session protocol={protocol} peer={peer} echoed={echoed} mutual={s.IsMutuallyAuthenticated} encrypted={s.IsEncrypted} signed={s.IsSigned} strength={s.CipherStrength} end={end}");
 			s.Close();
 			tcp.Close();
 		}

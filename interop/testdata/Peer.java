@@ -12,7 +12,7 @@ import javax.net.ssl.*;
 public class Peer {
     public static void main(String[] a) throws Exception {
         boolean client = a[0].equals("client"), mutual = a[6].equals("true");
-        int port = Integer.parseInt(a[1]), size = Integer.parseInt(a[7]);
+        int port = Integer.parseInt(a[1]), size = Integer.parseInt(a[7]), sessions = Integer.parseInt(a[8]);
         SSLContext context = SSLContext.getInstance("TLS");
         KeyStore trusted = KeyStore.getInstance("PKCS12");
         trusted.load(null, null);
@@ -40,7 +40,7 @@ public class Peer {
             listener.setNeedClientAuth(mutual);
             System.out.println("ready");
         }
-        for (int round = 0; round < 2; round++) {
+        for (int round = 0; round < sessions; round++) {
             SSLSocket s = client ? (SSLSocket) context.getSocketFactory().createSocket("127.0.0.1", port) : (SSLSocket) listener.accept();
             SSLParameters p = s.getSSLParameters();
             p.setProtocols(new String[] {"TLSv" + a[2]});

@@ -1,6 +1,6 @@
 // A peer of Node's tls: echoes as a server, checks the echo as a client, and prints what it knows of each session.
 const tls = require('tls'), fs = require('fs');
-const [role, port, version, ca, cert, key, mutual, size] = process.argv.slice(2);
+const [role, port, version, ca, cert, key, mutual, size, sessions] = process.argv.slice(2);
 const options = {
   ca: fs.readFileSync(ca), minVersion: 'TLSv' + version, maxVersion: 'TLSv' + version, ALPNProtocols: ['echo'],
 };
@@ -32,17 +32,17 @@ if (role === 'client') {
     });
     s.on('close', () => { if (times > 1) connect(last, times - 1); });
   };
-  connect(undefined, 2);
+  connect(undefined, +sessions);
 } else {
   const server = tls.createServer({ ...options, requestCert: mutual === 'true', rejectUnauthorized: mutual === 'true' });
-  let sessions = 0;
+  let ended = 0;
   server.on('secureConnection', (s) => {
     let echoed = 0;
     console.log('sni=' + s.servername);
     s.on('data', (d) => { echoed += d.length; s.write(d); });
-    s.on('end', () => { report(s, echoed, 'close_notify'); s.end(); });
+    s.on('end', () => { report(s, echoed, 'end'); s.end(); }); // of either kind: it does not tell
     s.on('error', (e) => console.log('error ' + e.code));
-    s.on('close', () => { if (++sessions === 2) server.close(); });
+    s.on('close', () => { if (++ended === +sessions) server.close(); });
   });
   server.listen(+port, '127.0.0.1', () => console.log('ready'));
 }

@@ -1,8 +1,8 @@
 """A peer of Python's ssl: echoes as a server, checks the echo as a client, and prints what it knows of each session."""
 import socket, ssl, sys
 
-role, port, version, ca, cert, key, mutual, size = sys.argv[1:9]
-port, mutual, size = int(port), mutual == "true", int(size)
+role, port, version, ca, cert, key, mutual, size, sessions = sys.argv[1:10]
+port, mutual, size, sessions = int(port), mutual == "true", int(size), int(sessions)
 version = ssl.TLSVersion.TLSv1_3 if version == "1.3" else ssl.TLSVersion.TLSv1_2
 pattern = bytes((i * 31 + 7) & 255 for i in range(size))
 
@@ -43,7 +43,7 @@ def unwrap(s):
 if role == "client":
     c = context(ssl.PROTOCOL_TLS_CLIENT)
     session = None
-    for _ in range(2):
+    for _ in range(sessions):
         s = c.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="server.example", session=session)
         s.sendall(pattern)
         got = b""
@@ -62,9 +62,9 @@ else:
         c.verify_mode = ssl.CERT_REQUIRED
     l = socket.create_server(("127.0.0.1", port))
     print("ready", flush=True)
-    for _ in range(2):
+    for _ in range(sessions):
         s = c.wrap_socket(l.accept()[0], server_side=True, suppress_ragged_eofs=False)
-        echoed, end = 0, "close_notify"
+        echoed, end, said = 0, "close_notify", about(s)
         try:
             while data := s.recv(65536):
                 s.sendall(data)
@@ -72,6 +72,6 @@ else:
         except ssl.SSLEOFError:
             end = "eof"
         print("sni=" + str(names[-1]), flush=True)
-        report(about(s), echoed, end)
+        report(said, echoed, end)
         unwrap(s)
         s.close()
