@@ -3,6 +3,7 @@ package interop_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -127,9 +128,11 @@ func TestOpenSSLServer(t *testing.T) {
 			require.NoError(t, s.CloseWrite())
 			_, err = io.Copy(io.Discard, s)
 			assert.NoError(t, err)
+			assert.True(t, s.ReceivedCloseNotify())
 			require.NoError(t, s.Close())
 		}
 		assert.NoError(t, server.ends())
+		server.shows(" 1 session cache hits")
 	})
 }
 
@@ -138,9 +141,18 @@ func gnutlsPriority(v sslstream.Protocols) string {
 	return map[sslstream.Protocols]string{sslstream.ProtocolTLS12: "NORMAL:-VERS-ALL:+VERS-TLS1.2", sslstream.ProtocolTLS13: "NORMAL:-VERS-ALL:+VERS-TLS1.3"}[v]
 }
 
-// gnutlsDescribes is how GnuTLS prints the session.
-func gnutlsDescribes(t *testing.T, s *sslstream.Stream) string {
-	return map[sslstream.Protocols]string{sslstream.ProtocolTLS12: "(TLS1.2", sslstream.ProtocolTLS13: "(TLS1.3"}[s.Protocol()]
+// gnutlsDescribes checks how GnuTLS prints the session: by its version and by its cipher.
+func gnutlsDescribes(t *testing.T, p *peer, s *sslstream.Stream, times int) {
+	t.Helper()
+	p.showsTimes("- Description: "+map[sslstream.Protocols]string{sslstream.ProtocolTLS12: "(TLS1.2", sslstream.ProtocolTLS13: "(TLS1.3"}[s.Protocol()], times)
+	suite := opensslName(s.NegotiatedCipherSuite())
+	for name, cipher := range map[string]string{"AES128-GCM": "AES-128-GCM", "AES_128_GCM": "AES-128-GCM", "AES256-GCM": "AES-256-GCM", "AES_256_GCM": "AES-256-GCM", "CHACHA20": "CHACHA20-POLY1305"} {
+		if strings.Contains(suite, name) {
+			p.showsTimes("-("+cipher+")\n", times)
+			return
+		}
+	}
+	t.Errorf("GnuTLS's name for %s is not known here", suite)
 }
 
 func TestGnuTLSClient(t *testing.T) {
@@ -161,7 +173,7 @@ func TestGnuTLSClient(t *testing.T) {
 			checkServer(t, s, version, mutual)
 			assert.Equal(t, "echo", s.NegotiatedApplicationProtocol())
 			assert.Equal(t, round == 1, s.ConnectionState().DidResume)
-			client.showsTimes("- Description: "+gnutlsDescribes(t, s), round+1)
+			gnutlsDescribes(t, client, s, round+1)
 			client.showsTimes("- Application protocol: echo", round+1)
 			if round == 0 {
 				s.SetReadTimeout(patience)
@@ -208,7 +220,7 @@ func TestGnuTLSServer(t *testing.T) {
 			_, err := io.WriteString(s, "a line for gnutls-serv\n")
 			require.NoError(t, err)
 			assert.Equal(t, "a line for gnutls-serv", readLine(t, s))
-			server.showsTimes("- Description: "+gnutlsDescribes(t, s), round+1)
+			gnutlsDescribes(t, server, s, round+1)
 			if round == 1 {
 				server.shows("This is a resumed session")
 			}
@@ -218,6 +230,7 @@ func TestGnuTLSServer(t *testing.T) {
 			require.NoError(t, s.CloseWrite())
 			_, err = s.Read(make([]byte, 1))
 			assert.ErrorIs(t, err, io.EOF)
+			assert.True(t, s.ReceivedCloseNotify())
 			s.Close()
 		}
 	})
@@ -264,7 +277,52 @@ func TestNSSClient(t *testing.T) {
 		require.NoError(t, s.AuthenticateAsServer(testContext(t), p.serverOptions(version, mutual)))
 		checkServer(t, s, version, mutual)
 		echoes(t, client, s)
-		require.NoError(t, s.Close())
+		require.NoError(t, s.Close()) // tstclnt stays; ends are in TestNSSClientResumes
+	})
+}
+
+// nssDescribes checks how NSS's tools print the session.
+func nssDescribes(p *peer, s *sslstream.Stream, times int) {
+	p.t.Helper()
+	minor := map[sslstream.Protocols]int{sslstream.ProtocolTLS12: 3, sslstream.ProtocolTLS13: 4}[s.Protocol()]
+	p.showsTimes(fmt.Sprintf("SSL version 3.%d using %d-bit AES-GCM", minor, s.CipherStrength()), times)
+	p.showsTimes(fmt.Sprintf("Key Exchange: %d-bit", s.KeyExchangeStrength()), times)
+}
+
+// TestNSSClientResumes has strsclnt fetch three times.
+func TestNSSClientResumes(t *testing.T) {
+	strsclnt := need(t, "strsclnt", installNSS)
+	p := newPKI(t)
+	db := nss(t, p, "client", p.clientFile, p.clientKey)
+	eachWay(t, func(t *testing.T, version sslstream.Protocols, mutual bool) {
+		port, conn := accept(t)
+		opts := p.serverOptions(version, mutual)
+		// It takes the certificate for the address's: whom it trusts is in TestNSSClient.
+		args := []string{"-p", port, "-d", "sql:" + db, "-a", serverName, "-V", nssRange(version), "-v", "-u", "-o", "-c", "3", "-t", "1"}
+		if mutual {
+			args = append(args, "-n", "client")
+		}
+		client := start(t, strsclnt, append(args, "127.0.0.1")...)
+		for round := range 3 {
+			s := sslstream.New(conn())
+			require.NoError(t, s.AuthenticateAsServer(testContext(t), opts))
+			checkServer(t, s, version, mutual)
+			assert.Equal(t, round > 0, s.ConnectionState().DidResume)
+			s.SetReadTimeout(patience)
+			request := make([]byte, len("GET /abc HTTP/1.0\r\n\r\n"))
+			_, err := io.ReadFull(s, request)
+			require.NoError(t, err)
+			_, err = io.WriteString(s, "HTTP/1.0 200 OK\r\n\r\nanswer")
+			require.NoError(t, err)
+			require.NoError(t, s.CloseWrite())
+			_, err = s.Read(request)
+			assert.ErrorIs(t, err, io.EOF)
+			assert.True(t, s.ReceivedCloseNotify())
+			require.NoError(t, s.Close())
+			nssDescribes(client, s, 1) // the first time only
+		}
+		client.ends()
+		client.shows("2 cache hits")
 	})
 }
 
@@ -284,7 +342,7 @@ func TestNSSServer(t *testing.T) {
 		if mutual {
 			args = append(args, "-r", "-r")
 		}
-		start(t, selfserv, args...)
+		server := start(t, selfserv, args...)
 		opts := p.clientOptions(version, mutual)
 		for round := range 2 {
 			s := sslstream.New(dial(t, port))
@@ -299,6 +357,10 @@ func TestNSSServer(t *testing.T) {
 			require.NoError(t, err)
 			assert.Contains(t, string(answer), "HTTP/1.0 200 OK")
 			assert.True(t, s.ReceivedCloseNotify())
+			nssDescribes(server, s, 1)
+			if mutual {
+				server.shows("CN=client.example")
+			}
 			s.Close()
 		}
 	})
@@ -307,20 +369,25 @@ func TestNSSServer(t *testing.T) {
 // TestCurl has curl fetch from a Listener.
 func TestCurl(t *testing.T) {
 	curl := need(t, "curl", "apt-get install curl")
+	if version, err := exec.Command(curl, "--version").Output(); err != nil || !strings.Contains(string(version), " OpenSSL/") {
+		t.Skipf("this curl has another TLS library than OpenSSL, and prints other things: %s", version)
+	}
 	p := newPKI(t)
 	eachWay(t, func(t *testing.T, version sslstream.Protocols, mutual bool) {
 		inner, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		l := sslstream.NewListener(inner, p.serverOptions(version, mutual))
-		seen := make(chan string, 1)
+		seen, resumed := make(chan string, 2), make(chan bool, 2)
 		server := &http.Server{
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
+				w.Header().Set("Connection", "close") // so that the next request comes by another session
 				w.Write(body)
 			}),
 			ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 				s := c.(*sslstream.Stream)
 				checkServer(t, s, version, mutual)
+				resumed <- s.ConnectionState().DidResume
 				seen <- map[sslstream.Protocols]string{sslstream.ProtocolTLS12: "TLSv1.2", sslstream.ProtocolTLS13: "TLSv1.3"}[s.Protocol()] + " / " + opensslName(s.NegotiatedCipherSuite())
 				return ctx
 			},
@@ -329,18 +396,21 @@ func TestCurl(t *testing.T) {
 		defer server.Close()
 		_, port, err := net.SplitHostPort(inner.Addr().String())
 		require.NoError(t, err)
-		args := []string{"-sS", "-v", "--cacert", p.caFile, "--resolve", serverName + ":" + port + ":127.0.0.1", "--data-binary", "@-", "https://" + serverName + ":" + port + "/"}
+		args := []string{"-sS", "-v", "--cacert", p.caFile, "--resolve", serverName + ":" + port + ":127.0.0.1", "--data-binary", text, "https://" + serverName + ":" + port + "/", "https://" + serverName + ":" + port + "/"}
 		if mutual {
 			args = append(args, "--cert", p.clientFile, "--key", p.clientKey)
 		}
 		cmd := exec.Command(curl, args...)
-		cmd.Stdin = strings.NewReader(text)
 		var verbose strings.Builder
 		cmd.Stderr = &verbose
 		out, err := cmd.Output()
 		require.NoError(t, err, "%s", verbose.String())
-		assert.Equal(t, text, string(out))
-		assert.Contains(t, verbose.String(), "SSL connection using "+<-seen)
+		assert.Equal(t, text+text, string(out))
+		for _, again := range []bool{false, true} {
+			assert.Equal(t, again && version == sslstream.ProtocolTLS13, <-resumed, "curl offers no TLS 1.2 session again")
+			assert.Contains(t, verbose.String(), "SSL connection using "+<-seen)
+		}
+		assert.NotContains(t, strings.ToLower(verbose.String()), "unexpected eof")
 		assert.Contains(t, verbose.String(), "subject: O=sslstream tests; CN="+serverName)
 	})
 }

@@ -232,6 +232,7 @@ service imap-login {
 			ask(t, s, "c LOGOUT", "c OK")
 			_, err := io.ReadAll(s)
 			require.NoError(t, err)
+			assert.True(t, s.ReceivedCloseNotify())
 		})
 	}
 }
