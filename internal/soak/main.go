@@ -134,6 +134,9 @@ func (r *run) closed(s *sslstream.Stream) error {
 	}
 }
 
+// smallBuffersStall says that a peer that does not read makes Close wait, between small buffers: that was tried on Linux only.
+const smallBuffersStall = runtime.GOOS == "linux"
+
 // closeBound is what a Close may take: 5 s, and some more where thousands want the processor. Only one that waits for a peer
 // takes longer than longClose.
 const (
@@ -286,7 +289,7 @@ func (r *run) checkTimeouts() {
 		return
 	}
 	for _, what := range []string{handshakesTimedOut, closesThatWaited} {
-		if r.tallies.get(what) == 0 {
+		if r.tallies.get(what) == 0 && (what != closesThatWaited || smallBuffersStall) {
 			r.fail(fmt.Errorf("no %s", what))
 		}
 	}

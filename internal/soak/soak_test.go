@@ -24,5 +24,7 @@ func TestSoak(t *testing.T) {
 	}
 	assert.Greater(t, done.get(healthySessions), int64(60))
 	assert.Greater(t, done.get(resumedSessions), int64(10))
-	assert.Positive(t, done.get(closesThatWaited))
+	if smallBuffersStall {
+		assert.Positive(t, done.get(closesThatWaited))
+	}
 }
