@@ -566,32 +566,41 @@ func TestRevocationOnResumedSessions(t *testing.T) {
 
 // TestSessionsOfOtherChecks shares a session cache with who checks less: a full handshake brings what a session lacks.
 func TestSessionsOfOtherChecks(t *testing.T) {
-	t.Run("none", func(t *testing.T) {
-		testpki.Bubble(t, func(t *testing.T) {
-			r := newRevocable(t, testpki.MustStaple())
-			r.services.Lifetime, r.rootServices.Lifetime = time.Hour, 24*time.Hour
-			strict, so := r.options(sslstream.RevocationOnline)
-			stapling, err := sslstream.NewCertificateContext(r.server, &sslstream.CertificateContextOptions{HTTPClient: r.http})
-			require.NoError(t, err)
-			so.ServerCertificate, so.ServerCertificateContext = nil, stapling
-			lax := r.clientOptions()
-			lax.SessionCache = tls.NewLRUClientSessionCache(8)
-			strict.SessionCache = lax.SessionCache
-			client, server := pairOver(t, carriers[1], lax, so)
-			exchange(t, client, server)
-			closeBoth(client, server) // before there is a staple
-			synctest.Wait()
-			for _, test := range []struct {
-				co      *sslstream.ClientOptions
-				resumes bool
-			}{{strict, false}, {strict, true}, {lax, true}, {strict, true}} {
-				client, server := pairOver(t, carriers[1], test.co, so)
+	for name, lenient := range map[string]func(*revocable) *sslstream.ClientOptions{
+		"none": func(r *revocable) *sslstream.ClientOptions { return r.clientOptions() },
+		"one that ignores": func(r *revocable) *sslstream.ClientOptions {
+			co, _ := r.options(sslstream.RevocationOnline)
+			co.CertificateChainPolicy.VerificationFlags = sslstream.IgnoreEndRevocationUnknown
+			return co
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
+				r := newRevocable(t, testpki.MustStaple())
+				r.services.Lifetime, r.rootServices.Lifetime = time.Hour, 24*time.Hour
+				strict, so := r.options(sslstream.RevocationOnline)
+				stapling, err := sslstream.NewCertificateContext(r.server, &sslstream.CertificateContextOptions{HTTPClient: r.http})
+				require.NoError(t, err)
+				so.ServerCertificate, so.ServerCertificateContext = nil, stapling
+				lax := lenient(r)
+				lax.SessionCache = tls.NewLRUClientSessionCache(8)
+				strict.SessionCache = lax.SessionCache
+				client, server := pairOver(t, carriers[1], lax, so)
 				exchange(t, client, server)
-				assert.Equal(t, test.resumes, client.ConnectionState().DidResume)
-				closeBoth(client, server)
-			}
+				closeBoth(client, server) // before there is a staple
+				synctest.Wait()
+				for _, test := range []struct {
+					co      *sslstream.ClientOptions
+					resumes bool
+				}{{strict, false}, {strict, true}, {lax, true}, {strict, true}} {
+					client, server := pairOver(t, carriers[1], test.co, so)
+					exchange(t, client, server)
+					assert.Equal(t, test.resumes, client.ConnectionState().DidResume)
+					closeBoth(client, server)
+				}
+			})
 		})
-	})
+	}
 	t.Run("offline, by what has run out", func(t *testing.T) {
 		testpki.Bubble(t, func(t *testing.T) {
 			r := newRevocable(t)

@@ -443,6 +443,8 @@ func (set *settings) sessionKey(host targetHost, allowed Protocols, certificates
 	if certificates.choose != nil {
 		identity = certificates.identity()
 	}
-	// The check of revocation too: a session brings the staple that it was made with, if there was one.
-	return strings.ToLower(host.ascii) + "|" + strconv.FormatUint(uint64(allowed), 10) + "|" + set.offer + "|" + strconv.Itoa(int(set.policy.revocationMode)) + "|" + identity
+	// How certificates are judged too: a session brings what it was made with, so that one without a staple, say, would be refused
+	// where a full handshake brings one.
+	judged := strconv.Itoa(int(set.policy.revocationMode)) + " " + strconv.FormatUint(uint64(set.policy.ignore), 10)
+	return strings.ToLower(host.ascii) + "|" + strconv.FormatUint(uint64(allowed), 10) + "|" + set.offer + "|" + judged + "|" + identity
 }

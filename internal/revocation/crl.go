@@ -25,6 +25,7 @@ const maxSerial = 21
 // revocationList is a CRL that is signed by its issuer and complete, in little room: some list millions.
 type revocationList struct {
 	made        time.Time // thisUpdate
+	number      *big.Int  // of lists made at the same time the later one has a higher one; 0 where there is none
 	from, until time.Time
 	onlyUser    bool // it says nothing of CAs
 	onlyCA      bool // it says nothing but of CAs
@@ -78,7 +79,10 @@ func parseCRL(der []byte, url string, issuer *x509.Certificate) (*revocationList
 	if crl.NextUpdate.Before(crl.ThisUpdate) {
 		return nil, errors.New("runs out before it begins")
 	}
-	list := &revocationList{made: crl.ThisUpdate, from: crl.ThisUpdate.Add(-clockSkew), until: crl.NextUpdate}
+	list := &revocationList{made: crl.ThisUpdate, number: new(big.Int), from: crl.ThisUpdate.Add(-clockSkew), until: crl.NextUpdate}
+	if crl.Number != nil {
+		list.number = crl.Number
+	}
 	for _, e := range crl.Extensions {
 		switch {
 		case e.Id.Equal(oidDeltaCRLIndicator):
@@ -237,13 +241,14 @@ func namesURL(name cryptobyte.String, url string) bool {
 }
 
 // askCRL has the list at url say what it says, fetched once for all who want it at the same time, and kept.
-func (c *Checker) askCRL(ctx context.Context, about key, cert, issuer *x509.Certificate, url string) (*Answer, error) {
+func (c *Checker) askCRL(ctx context.Context, cert, issuer *x509.Certificate, url string) (*Answer, error) {
 	where := listKey(url, issuer)
 	q := question{client: c.Client, url: url, about: where}
 	asked := time.Now()
 	list, err := c.Cache.fetching.Do(ctx, q, func(ctx context.Context) (*revocationList, error) {
-		if known, ok := c.Cache.memory.Get(where).(*revocationList); ok && known.counts(c.Now) {
-			return known, nil // it came since memory was looked at
+		// It may have come since memory was looked at. Where it counts now, nothing better is to be had for another moment either.
+		if known, ok := c.Cache.memory.Get(where).(*revocationList); ok && (known.counts(c.Now) || known.counts(time.Now())) {
+			return known, nil
 		}
 		if f := c.Cache.failed(q); f != nil {
 			return nil, f.err
@@ -251,30 +256,36 @@ func (c *Checker) askCRL(ctx context.Context, about key, cert, issuer *x509.Cert
 		began := time.Now()
 		list, err := c.requestCRL(ctx, issuer, url)
 		if err != nil {
-			c.Cache.rememberFailure(q, began, err)
+			c.Cache.rememberFailure(ctx, q, began, err)
 			return nil, err
 		}
-		c.Cache.memory.Replace(where, list, weigh(list), func(old any) bool {
-			was, ok := old.(*revocationList)
-			return !ok || !was.made.After(list.made)
-		})
+		c.Cache.rememberList(where, list)
 		if now := time.Now(); !list.counts(now) { // and not only at the moment that is asked about
-			c.Cache.rememberFailure(q, began, fmt.Errorf("the answer %w", (&Answer{From: list.from, Until: list.until}).period(now)))
+			c.Cache.rememberFailure(ctx, q, began, fmt.Errorf("the answer %w", (&Answer{From: list.from, Until: list.until}).period(now)))
 		}
 		return list, nil
 	})
-	c.Cache.rememberSilence(q, asked, err)
+	c.Cache.rememberSilence(ctx, q, asked, err)
 	if err != nil {
 		return nil, err
 	}
 	answer, err := list.look(cert)
-	if err == nil {
-		err = c.superseded(about, answer)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("the answer %w", err)
 	}
 	return answer, nil
+}
+
+// rememberList keeps a list, unless there is a later one. An earlier one never takes its place, also where it counts for longer:
+// it does not have what was revoked in between. One from the future waits until it is asked for again.
+func (c *Cache) rememberList(where key, list *revocationList) {
+	if time.Now().Before(list.from) {
+		return
+	}
+	c.memory.Replace(where, list, weigh(list), func(old any) bool {
+		was, ok := old.(*revocationList)
+		return !ok || list.made.After(was.made) || list.made.Equal(was.made) && list.number.Cmp(was.number) > 0
+	})
 }
 
 func (c *Checker) requestCRL(ctx context.Context, issuer *x509.Certificate, url string) (*revocationList, error) {

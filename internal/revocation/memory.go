@@ -50,22 +50,22 @@ func (c *Cache) failed(q question) *failure {
 	return nil
 }
 
-// rememberFailure keeps an error that is the service's, so that it is not asked again so soon. began is when it was asked:
-// silence says something only once it has lasted.
-func (c *Cache) rememberFailure(q question, began time.Time, err error) {
+// rememberFailure keeps an error that is the service's, so that it is not asked again so soon. ctx and began are those of who asked:
+// that it was given up says something only once there was patience.
+func (c *Cache) rememberFailure(ctx context.Context, q question, began time.Time, err error) {
 	now := time.Now()
 	switch {
-	case errors.Is(err, fetch.ErrBudget) || errors.Is(err, context.Canceled):
-	case errors.Is(err, context.DeadlineExceeded) && now.Sub(began) < patience:
+	case errors.Is(err, fetch.ErrBudget) || errors.Is(ctx.Err(), context.Canceled):
+	case ctx.Err() != nil && now.Sub(began) < patience:
 	default:
 		c.put(q, &failure{until: now.Add(failureMemory), err: fmt.Errorf("%w (a moment ago; not asked again so soon)", err)})
 	}
 }
 
 // rememberSilence is rememberFailure for who has waited: the request is cancelled at the same moment, and does not tell why.
-func (c *Cache) rememberSilence(q question, began time.Time, err error) {
-	if errors.Is(err, context.DeadlineExceeded) {
-		c.rememberFailure(q, began, err)
+func (c *Cache) rememberSilence(ctx context.Context, q question, began time.Time, err error) {
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		c.rememberFailure(ctx, q, began, err)
 	}
 }
 

@@ -115,7 +115,7 @@ func withoutCertificates(der []byte) (bare []byte, embedded [][]byte, err error)
 
 // responder is who signed the response: the issuer itself, or who has a certificate from it for that (RFC 6960, Section
 // 4.2.2.2), which is embedded in the response. What is embedded and is not from the issuer has no signature checked by its key.
-func responder(response *ocsp.Response, issuer *x509.Certificate, embedded [][]byte) (*x509.Certificate, error) {
+func responder(response *ocsp.Response, issuer *x509.Certificate, embedded [][]byte) (signer *x509.Certificate, err error) {
 	if err := strong(response.SignatureAlgorithm); err != nil {
 		return nil, err
 	}
@@ -128,24 +128,27 @@ func responder(response *ocsp.Response, issuer *x509.Certificate, embedded [][]b
 		failed = fmt.Errorf("is not signed by the certificate's issuer: %w", err)
 	}
 	for _, der := range embedded {
-		signer, err := x509.ParseCertificate(der)
+		c, err := x509.ParseCertificate(der)
 		if err != nil {
 			failed = fmt.Errorf("has a certificate that does not parse: %s", shortened(err.Error()))
 			continue
 		}
-		if !isResponder(response, signer) || bytes.Equal(signer.RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo) {
+		if !isResponder(response, c) || c.Equal(issuer) {
 			continue
 		}
-		name := shortened(signer.Subject.String())
-		if err := isDelegate(signer, issuer); err != nil {
+		name := shortened(c.Subject.String())
+		if err := isDelegate(c, issuer); err != nil {
 			failed = fmt.Errorf("is from %s, which is no delegate of the certificate's issuer: %w", name, err)
-		} else if err := response.CheckSignatureFrom(signer); err != nil {
+		} else if err := response.CheckSignatureFrom(c); err != nil {
 			failed = fmt.Errorf("is not signed by %s: %w", name, err)
-		} else {
-			return signer, nil
+		} else if signer == nil || c.NotAfter.After(signer.NotAfter) { // it may be there twice, once renewed
+			signer = c
 		}
 	}
-	return nil, failed
+	if signer == nil {
+		return nil, failed
+	}
+	return signer, nil
 }
 
 // isDelegate checks that the issuer lets signer sign OCSP responses.
@@ -313,29 +316,31 @@ func (c *Checker) askOCSP(ctx context.Context, about key, cert, issuer *x509.Cer
 	q := question{c.Client, responder, about, fresh}
 	asked := time.Now()
 	answer, err := c.Cache.asking.Do(ctx, q, func(ctx context.Context) (*Answer, error) {
-		if !fresh {
-			if known, ok := c.Cache.memory.Get(about).(*Answer); ok && known.holds(c.Now) {
+		if fresh {
+			return c.requestOCSP(ctx, about, cert, issuer, responder)
+		}
+		// Where something counts now, nothing better is to be had for another moment either.
+		for _, at := range []time.Time{c.Now, time.Now()} {
+			if known := decide(at, c.known(about, cert, issuer)...); known != nil {
 				return known, nil
 			}
-			if f := c.Cache.failed(q); f != nil {
-				return f.answer, f.err
-			}
+		}
+		if f := c.Cache.failed(q); f != nil {
+			return f.answer, f.err
 		}
 		began := time.Now()
 		answer, err := c.requestOCSP(ctx, about, cert, issuer, responder)
 		switch {
 		case err != nil:
-			c.Cache.rememberFailure(q, began, err)
-			return nil, err
+			c.Cache.rememberFailure(ctx, q, began, err)
 		case answer.Status == Unknown:
 			c.Cache.put(q, &failure{until: time.Now().Add(failureMemory), answer: answer})
-		case !answer.counts(time.Now()): // and not only at the moment that is asked about
-			c.Cache.rememberFailure(q, began, fmt.Errorf("the answer %w", answer.period(time.Now())))
+		case decide(time.Now(), answer) == nil: // and not only at the moment that is asked about
+			c.Cache.rememberFailure(ctx, q, began, fmt.Errorf("the answer %w", answer.period(time.Now())))
 		}
-		c.Cache.remember(about, answer)
-		return answer, nil
+		return answer, err
 	})
-	c.Cache.rememberSilence(q, asked, err)
+	c.Cache.rememberSilence(ctx, q, asked, err)
 	return answer, err
 }
 
@@ -352,7 +357,7 @@ func (c *Checker) requestOCSP(ctx context.Context, about key, cert, issuer *x509
 	if u, err := url.Parse(responder); err != nil || u.RawQuery != "" || len(get)-len(responder) > maxGET {
 		attempts = attempts[1:]
 	}
-	var runOut *Answer
+	var useless *Answer
 	for _, attempt := range attempts {
 		attempt.Accept, attempt.MaxBytes = "application/ocsp-response", maxOCSP
 		var body []byte
@@ -363,45 +368,49 @@ func (c *Checker) requestOCSP(ctx context.Context, about key, cert, issuer *x509
 			}
 			break
 		}
-		var answer *Answer
-		if answer, err = parseOCSP(body, cert, issuer); err == nil {
-			err = c.superseded(about, answer)
-		}
-		switch {
-		case err != nil:
+		answer, failed := parseOCSP(body, cert, issuer)
+		if err = failed; err != nil {
 			err = fmt.Errorf("the answer %w", err)
-		case answer.counts(c.Now):
-			return answer, nil
-		default:
-			runOut = answer
+			continue
 		}
+		c.Cache.remember(about, answer)
+		if answer.Status == Unknown && answer.counts(c.Now) || decide(c.Now, append([]*Answer{answer}, c.known(about, cert, issuer)...)...) != nil {
+			return answer, nil
+		}
+		useless = answer
 	}
-	if runOut != nil {
-		return runOut, nil
+	if useless != nil {
+		return useless, nil // who asks sees why
 	}
 	return nil, err
 }
 
-// remember keeps an answer that is signed and says something, unless a newer one is kept, or a revocation as old.
+// remember keeps an answer that is signed and says something. One from the future waits until it is asked for again.
 func (c *Cache) remember(about key, a *Answer) {
-	if a.Status != Good && a.Status != Revoked {
+	now := time.Now()
+	if a.Status != Good && a.Status != Revoked || now.Before(a.From) {
 		return
 	}
 	kept := *a
 	c.memory.Replace(about, &kept, weigh(&kept), func(old any) bool {
 		was, ok := old.(*Answer)
-		return !ok || kept.Made.After(was.Made) || kept.Made.Equal(was.Made) && (was.Status != Revoked || kept.Status == Revoked)
+		return !ok || kept.replaces(was, now)
 	})
 }
 
-// superseded is why an answer does not count besides what is remembered, whether that still counts or not: it says good, and a
-// newer one says revoked.
-func (c *Checker) superseded(about key, a *Answer) error {
-	known, ok := c.Cache.memory.Get(about).(*Answer)
-	if ok && known.Status == Revoked && !c.Now.Before(known.From) && a.Status == Good && !a.Made.After(known.Made) {
-		return fmt.Errorf("of %s is older than one that says revoked", a.Made.UTC().Format(time.RFC3339))
+// replaces says whether the answer is to be remembered instead of another one: the later one is, and of two that are as late a
+// revocation. But what has run out and says good makes room for what counts, not the other way round, and what says revoked
+// makes room only for what counts.
+func (a *Answer) replaces(was *Answer, now time.Time) bool {
+	switch {
+	case a.Status == Revoked && !a.onHold() && (was.Status == Good || was.onHold()):
+		return true
+	case a.Status == Good && !a.counts(now) && (was.Status == Revoked || was.counts(now)):
+		return false
+	case was.Status == Good && !was.counts(now) && a.counts(now):
+		return true
 	}
-	return nil
+	return a.Made.After(was.Made) || a.Made.Equal(was.Made) && (was.Status != Revoked || a.Status == Revoked)
 }
 
 // Staple has the certificate's responders say that it is good, one after the other and the one at index first before the
@@ -419,10 +428,12 @@ func (c *Checker) Staple(ctx context.Context, cert, issuer *x509.Certificate, fi
 		answer, err := c.askOCSP(ctx, about, cert, issuer, responders[at], true)
 		switch {
 		case err != nil:
-		case !answer.counts(c.Now):
-			err = fmt.Errorf("the answer %w", answer.period(c.Now))
 		case answer.Status != Good:
 			err = fmt.Errorf("the certificate is %v", answer.Status)
+		case !answer.counts(c.Now):
+			err = fmt.Errorf("the answer %w", answer.period(c.Now))
+		case decide(c.Now, append([]*Answer{answer}, c.known(about, cert, issuer)...)...) != answer:
+			err = fmt.Errorf("the answer %w", superseded(answer))
 		default:
 			return answer, at, nil
 		}

@@ -65,11 +65,38 @@ type Answer struct {
 // counts says whether the answer is one at this moment.
 func (a *Answer) counts(now time.Time) bool { return !now.Before(a.From) && !now.After(a.Until) }
 
-// holds is counts, but that a revocation is for good: who may take it back (RFC 5280, Section 5.3.1: certificateHold) says so
-// with the reason, or later.
-func (a *Answer) holds(now time.Time) bool {
+// onHold says whether the answer is a revocation that may be taken back (RFC 5280, Section 5.3.1). All others are for good.
+func (a *Answer) onHold() bool {
 	const certificateHold = 6
-	return a.counts(now) || a.Status == Revoked && a.Reason != certificateHold && !now.Before(a.From)
+	return a.Status == Revoked && a.Reason == certificateHold
+}
+
+// decide is what several answers about one certificate say together at a moment: the one of them that counts, nil for none.
+// A revocation for good does, also beyond its end. Of what says good and what says on hold the later one does, and what says good does
+// not where something later, or as late, has said on hold, whether that has run out or not. Of equals the first does.
+func decide(now time.Time, answers ...*Answer) *Answer {
+	var good, hold, lastHold *Answer
+	later := func(a, than *Answer) bool { return than == nil || a.Made.After(than.Made) }
+	for _, a := range answers {
+		switch {
+		case a == nil || now.Before(a.From):
+		case a.Status == Revoked && !a.onHold():
+			return a
+		case a.Status == Revoked:
+			if later(a, lastHold) {
+				lastHold = a
+			}
+			if a.counts(now) && later(a, hold) {
+				hold = a
+			}
+		case a.Status == Good && a.counts(now) && later(a, good):
+			good = a
+		}
+	}
+	if good != nil && later(good, lastHold) {
+		return good
+	}
+	return hold
 }
 
 // period is why an answer does not count at this moment.
@@ -114,16 +141,19 @@ func (c *Checker) Local(cert, issuer *x509.Certificate, staple []byte) (answer A
 		return c.remembered(about, cert, issuer), nil
 	}
 	stapled, err := c.stapled(about, cert, issuer, staple)
-	known := c.remembered(about, cert, issuer) // the staple itself, if there is nothing newer
-	switch {
-	case err != nil:
-		return known, fmt.Errorf("the stapled OCSP response %w", err)
-	case stapled.Status == Revoked:
-	case known.Status == Revoked || stapled.Status == Unknown && known.Status == Good:
-		// The peer may choose among responses that have not run out: a revocation that is known here counts.
-		return known, stapled.Err
+	if err != nil {
+		return c.remembered(about, cert, issuer), fmt.Errorf("the stapled OCSP response %w", err)
 	}
-	return *stapled, stapled.Err
+	// The peer may choose among responses that have not run out: what is known here has a say.
+	known := c.known(about, cert, issuer)
+	switch decided := decide(c.Now, append([]*Answer{stapled}, known...)...); {
+	case decided == nil && stapled.Status == Good:
+		return Answer{}, fmt.Errorf("the stapled OCSP response %w", superseded(stapled))
+	case decided == nil || decided.Status == stapled.Status: // or it says unknown, and nobody knows better
+		return *stapled, stapled.Err
+	default:
+		return fromCache(decided), stapled.Err
+	}
 }
 
 // stapled checks a staple, once for as long as it is remembered.
@@ -132,9 +162,6 @@ func (c *Checker) stapled(about key, cert, issuer *x509.Certificate, staple []by
 	if known, ok := c.Cache.memory.Get(about).(*Answer); ok && string(known.Raw) == string(staple) {
 		*answer = *known
 	} else if answer, err = parseOCSP(staple, cert, issuer); err != nil {
-		return nil, err
-	}
-	if err := c.superseded(about, answer); err != nil {
 		return nil, err
 	}
 	if !answer.counts(c.Now) {
@@ -146,33 +173,39 @@ func (c *Checker) stapled(about key, cert, issuer *x509.Certificate, staple []by
 	return answer, nil
 }
 
-// remembered is the newest OCSP response or CRL that is remembered and holds; a revocation in either wins.
-func (c *Checker) remembered(about key, cert, issuer *x509.Certificate) Answer {
-	var best Answer
-	consider := func(a *Answer) {
-		if a == nil || !a.holds(c.Now) || a.Status == Unknown {
-			return
-		}
-		if best.Status == Unavailable || a.Status == Revoked && best.Status != Revoked ||
-			a.Made.After(best.Made) && (a.Status == Revoked) == (best.Status == Revoked) {
-			best = *a
-		}
-	}
+// known is all that is remembered of a certificate, whether it counts or not.
+func (c *Checker) known(about key, cert, issuer *x509.Certificate) (all []*Answer) {
 	if known, ok := c.Cache.memory.Get(about).(*Answer); ok {
-		consider(known)
+		all = append(all, known)
 	}
 	for _, url := range services(cert.CRLDistributionPoints) {
 		if known, ok := c.Cache.memory.Get(listKey(url, issuer)).(*revocationList); ok {
 			if a, err := known.look(cert); err == nil {
-				consider(a)
+				all = append(all, a)
 			}
 		}
 	}
-	if best.Status != Unavailable {
-		best.Source = FromCache
-		best.explain()
+	return all
+}
+
+// remembered is what is remembered and counts.
+func (c *Checker) remembered(about key, cert, issuer *x509.Certificate) Answer {
+	if decided := decide(c.Now, c.known(about, cert, issuer)...); decided != nil {
+		return fromCache(decided)
 	}
-	return best
+	return Answer{}
+}
+
+func fromCache(a *Answer) Answer {
+	found := *a
+	found.Source = FromCache
+	found.explain()
+	return found
+}
+
+// superseded is why an answer does not count besides what is remembered.
+func superseded(a *Answer) error {
+	return fmt.Errorf("of %s is older than one that says revoked", a.Made.UTC().Format(time.RFC3339))
 }
 
 // Ask asks the certificate's services, first OCSP, then CRLs, until one has an answer. The error of an answer that is
@@ -191,7 +224,7 @@ func (c *Checker) Ask(ctx context.Context, cert, issuer *x509.Certificate) Answe
 	}
 	for _, url := range services(cert.CRLDistributionPoints) {
 		all = append(all, service{"CRL", url, func(ctx context.Context, url string) (*Answer, error) {
-			return c.askCRL(ctx, about, cert, issuer, url)
+			return c.askCRL(ctx, cert, issuer, url)
 		}})
 	}
 	if len(all) == 0 {
@@ -203,14 +236,21 @@ func (c *Checker) Ask(ctx context.Context, cert, issuer *x509.Certificate) Answe
 		mine, cancel := share(ctx, len(all)-i > 1)
 		answer, err := s.ask(mine, s.url)
 		cancel()
-		if err == nil && !answer.holds(c.Now) {
-			err = fmt.Errorf("the answer %w", answer.period(c.Now))
-		}
 		if err == nil {
-			found := *answer
-			found.Source = s.url
-			found.explain()
-			return found
+			decided := decide(c.Now, append([]*Answer{answer}, c.known(about, cert, issuer)...)...)
+			switch {
+			case answer.Status == Unknown && answer.counts(c.Now), decided == answer:
+				found := *answer
+				found.Source = s.url
+				found.explain()
+				return found
+			case decided != nil:
+				return fromCache(decided)
+			case !answer.counts(c.Now):
+				err = fmt.Errorf("the answer %w", answer.period(c.Now))
+			default:
+				err = fmt.Errorf("the answer %w", superseded(answer))
+			}
 		}
 		none.Source = s.url
 		failures = append(failures, fmt.Errorf("%s by %s: %w", s.kind, shortened(s.url), err))
