@@ -253,6 +253,7 @@ func TestEmptyReads(t *testing.T) {
 
 // TestReleaseWhileSending lets go of a queue that inner is still taking.
 func TestReleaseWhileSending(t *testing.T) {
+	noBuffers(t)
 	for _, err := range []error{nil, errHiccup} {
 		entered, leave := make(chan struct{}), make(chan struct{})
 		w := &writer{inner: writeFunc(func(p []byte) (int, error) {
@@ -284,8 +285,15 @@ func TestReleaseWhileSending(t *testing.T) {
 	}
 }
 
+// noBuffers waits for what tests before this one have begun in the background.
+func noBuffers(t *testing.T) {
+	t.Helper()
+	require.Eventually(t, func() bool { return BuffersInUse() == 0 }, 10*time.Second, time.Millisecond)
+}
+
 // TestAbandonedReadIsDelivered ends calls by their context while inner is being read.
 func TestAbandonedReadIsDelivered(t *testing.T) {
+	noBuffers(t)
 	feed, entered := make(chan string), make(chan struct{}, 1)
 	r := &reader{inner: readFunc(func(p []byte) (int, error) {
 		entered <- struct{}{}
