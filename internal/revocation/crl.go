@@ -246,9 +246,12 @@ func (c *Checker) askCRL(ctx context.Context, cert, issuer *x509.Certificate, ur
 	q := question{client: c.Client, url: url, about: where}
 	asked := time.Now()
 	list, err := c.Cache.fetching.Do(ctx, q, func(ctx context.Context) (*revocationList, error) {
-		// It may have come since memory was looked at. Where it counts now, nothing better is to be had for another moment either.
-		if known, ok := c.Cache.memory.Get(where).(*revocationList); ok && (known.counts(c.Now) || known.counts(time.Now())) {
-			return known, nil
+		// One may have come since memory was looked at. Where it counts now, nothing better is to be had for another moment either;
+		// but what something later bars, a later list may not have.
+		for _, known := range c.Cache.lists(where) {
+			if c.usable(known, cert, issuer, c.Now) || c.usable(known, cert, issuer, time.Now()) {
+				return known, nil
+			}
 		}
 		if f := c.Cache.failed(q); f != nil {
 			return nil, f.err
@@ -260,8 +263,9 @@ func (c *Checker) askCRL(ctx context.Context, cert, issuer *x509.Certificate, ur
 			return nil, err
 		}
 		c.Cache.rememberList(where, list)
-		if now := time.Now(); !list.counts(now) { // and not only at the moment that is asked about
-			c.Cache.rememberFailure(ctx, q, began, fmt.Errorf("the answer %w", (&Answer{From: list.from, Until: list.until}).period(now)))
+		// What does not count now, and not only at the moment that is asked about, is a failure.
+		if now := time.Now(); !c.usable(list, cert, issuer, now) {
+			c.Cache.rememberFailure(ctx, q, began, useless(&Answer{Made: list.made, From: list.from, Until: list.until}, now))
 		}
 		return list, nil
 	})
@@ -276,17 +280,42 @@ func (c *Checker) askCRL(ctx context.Context, cert, issuer *x509.Certificate, ur
 	return answer, nil
 }
 
-// rememberList keeps a list, unless there is a later one. An earlier one never takes its place, also where it counts for longer:
-// it does not have what was revoked in between. One from the future waits until it is asked for again.
+// usable says whether a list counts at a moment, and nothing later is known of the certificate that bars it.
+func (c *Checker) usable(list *revocationList, cert, issuer *x509.Certificate, at time.Time) bool {
+	a, err := list.look(cert)
+	return list.counts(at) && (err != nil || c.decide(at, a, cert, issuer) != nil)
+}
+
+// rememberList keeps a list, unless there is a later one; an earlier one is kept beside that, where that has run out: it does not
+// have what was revoked in between. One from the future waits until it is asked for again.
 func (c *Cache) rememberList(where key, list *revocationList) {
-	if time.Now().Before(list.from) {
+	now := time.Now()
+	if now.Before(list.from) {
 		return
 	}
+	later := true
 	c.memory.Replace(where, list, weigh(list), func(old any) bool {
 		was, ok := old.(*revocationList)
-		return !ok || list.made.After(was.made) || list.made.Equal(was.made) && list.number.Cmp(was.number) > 0
+		later = !ok || list.made.After(was.made) || list.made.Equal(was.made) && list.number.Cmp(was.number) > 0
+		return later
 	})
+	if !later && list.counts(now) {
+		c.put(earlier(where), list)
+	}
 }
+
+// lists are those that are remembered of one place, the latest first.
+func (c *Cache) lists(where key) (all []*revocationList) {
+	for _, k := range []key{where, earlier(where)} {
+		if known, ok := c.memory.Get(k).(*revocationList); ok {
+			all = append(all, known)
+		}
+	}
+	return all
+}
+
+// earlier is where a list is kept that is not the latest.
+func earlier(where key) key { return keyOf([]byte("earlier"), where[:]) }
 
 func (c *Checker) requestCRL(ctx context.Context, issuer *x509.Certificate, url string) (*revocationList, error) {
 	der, err := fetch.Do(ctx, c.Client, c.Budget, fetch.Request{URL: url, Accept: "application/pkix-crl, */*;q=0.1", MaxBytes: maxCRL})

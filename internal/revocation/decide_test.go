@@ -86,10 +86,11 @@ func TestReplaces(t *testing.T) {
 		{"an earlier good for a revocation that ran out", good(earlier, time.Hour), revoked(made, hold, -1), false},
 		{"a later good that does not count, for a revocation", good(later, -1), revoked(made, hold, -1), false},
 		{"a later hold", revoked(later, hold, -1), good(made, time.Hour), true},
+		{"a later hold for another", revoked(later, hold, -1), revoked(made, hold, time.Hour), true},
 		{"a hold as late", revoked(made, hold, time.Hour), good(made, time.Hour), true},
 		{"an earlier hold", revoked(earlier, hold, time.Hour), good(made, time.Hour), false},
 		{"a revocation from before", revoked(earlier, ocsp.KeyCompromise, -1), good(made, time.Hour), true},
-		{"a later hold for a revocation from before it", revoked(later, hold, time.Hour), revoked(made, ocsp.KeyCompromise, -1), true},
+		{"a later hold for a revocation for good", revoked(later, hold, time.Hour), revoked(made, ocsp.KeyCompromise, -1), false},
 		{"a revocation for a later hold", revoked(earlier, ocsp.KeyCompromise, -1), revoked(made, hold, time.Hour), true},
 	} {
 		t.Run(tc.name, func(t *testing.T) { assert.Equal(t, tc.want, tc.new.replaces(tc.old, now)) })
@@ -352,5 +353,210 @@ func TestDelegates(t *testing.T) {
 			r.Responder, r.ByName, r.Certificates = c, true, []*x509.Certificate{c}
 		}
 		assert.Equal(t, Good, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+	})
+}
+
+// TestRenewalByPOST has a proxy keep a response beyond its end, while the one that is stapled still counts.
+func TestRenewalByPOST(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byOCSP)
+		w.s.Lifetime = time.Hour
+		r0 := w.s.Staple(w.leaf)
+		time.Sleep(time.Hour + time.Minute)
+		w.s.Instead = func(_ string, rw http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodGet {
+				rw.Write(r0)
+				return true
+			}
+			return false
+		}
+		a, _, err := w.checker().Staple(t.Context(), w.leaf, w.issuer, 0)
+		require.NoError(t, err)
+		require.Equal(t, Good, a.Status)
+		time.Sleep(30 * time.Minute) // renewal, the first still counts
+		_, _, err = w.checker().Staple(t.Context(), w.leaf, w.issuer, 0)
+		assert.NoError(t, err, "renewal by POST")
+	})
+}
+
+// TestStapleOlderThanKnown has a responder say good that is behind another one: it may be stapled all the same.
+func TestStapleOlderThanKnown(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byOCSP)
+		w.s.Lifetime = 24 * time.Hour
+		older := w.s.Staple(w.leaf)
+		time.Sleep(time.Hour)
+		_, err := w.checker().Local(w.leaf, w.issuer, w.s.Staple(w.leaf))
+		require.NoError(t, err)
+		w.s.Instead = only("ocsp", older)
+		_, _, err = w.checker().Staple(t.Context(), w.leaf, w.issuer, 0)
+		assert.NoError(t, err)
+	})
+}
+
+// TestSupersededIsAFailure has a responder go on with what it said before the certificate was on hold.
+func TestSupersededIsAFailure(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byOCSP)
+		w.s.Lifetime = 7 * 24 * time.Hour
+		old := w.s.Staple(w.leaf)
+		time.Sleep(time.Hour)
+		w.s.Revoke(w.leaf, ocsp.CertificateHold)
+		w.s.Lifetime = time.Hour
+		require.Equal(t, Revoked, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+		time.Sleep(2 * time.Hour)
+		w.s.Instead = only("ocsp", old)
+		before := w.s.Requests()
+		for range 10 {
+			require.Equal(t, Unavailable, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+		}
+		assert.LessOrEqual(t, w.s.Requests()-before, 2)
+	})
+}
+
+// TestEarlierListIsKept has a mirror that is behind, whose list still counts where the later one has run out.
+func TestEarlierListIsKept(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byCRL)
+		w.s.Lifetime = 7 * 24 * time.Hour
+		old := w.s.List()
+		time.Sleep(time.Hour)
+		w.s.Lifetime = time.Hour
+		require.Equal(t, Good, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+		time.Sleep(2 * time.Hour)
+		w.s.Instead = only("crl", old)
+		before := w.s.Requests()
+		for range 10 {
+			a, _ := w.checker().Local(w.leaf, w.issuer, nil)
+			if a.Status == Unavailable {
+				a = w.checker().Ask(t.Context(), w.leaf, w.issuer)
+			}
+			assert.Equal(t, Good, a.Status)
+		}
+		assert.Equal(t, 1, w.s.Requests()-before)
+	})
+}
+
+// TestListsThatAreBarredAreFetchedAgain has a hold that ran out bar the list in memory, and a new list say that it is over.
+func TestListsThatAreBarredAreFetchedAgain(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byBoth)
+		w.s.Lifetime = 7 * 24 * time.Hour
+		w.s.Instead = instead("ocsp", http.StatusNotFound)
+		require.Equal(t, Good, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+		time.Sleep(time.Hour)
+		w.s.Instead = nil
+		w.s.Revoke(w.leaf, ocsp.CertificateHold)
+		w.s.Lifetime = time.Hour
+		a, _ := w.checker().Local(w.leaf, w.issuer, w.s.Staple(w.leaf))
+		require.Equal(t, Revoked, a.Status)
+		time.Sleep(2 * time.Hour)
+		fresh := w.ca.Serve(t).List() // lifted: a CRL of now says good
+		w.s.Instead = only("crl", fresh)
+		for range 3 {
+			time.Sleep(time.Minute)
+			a = w.checker().Ask(t.Context(), w.leaf, w.issuer)
+		}
+		assert.Equal(t, Good, a.Status)
+	})
+}
+
+// TestPastMomentsHarmNobody has a proxy with a response that counts only for the moment that is asked about first.
+func TestPastMomentsHarmNobody(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byOCSP)
+		w.s.Lifetime = time.Hour
+		r0 := w.s.Staple(w.leaf)
+		time.Sleep(2 * time.Hour)
+		w.s.Instead = func(_ string, rw http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodGet {
+				rw.Write(r0)
+				return true
+			}
+			return false
+		}
+		c := w.checker()
+		c.Now = time.Now().Add(-90 * time.Minute)
+		require.Equal(t, Good, c.Ask(t.Context(), w.leaf, w.issuer).Status)
+		a := w.checker().Ask(t.Context(), w.leaf, w.issuer)
+		assert.Equal(t, Good, a.Status, "%v", a.Err)
+	})
+}
+
+// TestPastMomentsOfOCSP has a list in memory that counts now, while the responder has an answer for then.
+func TestPastMomentsOfOCSP(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byBoth)
+		w.s.Lifetime = 7 * 24 * time.Hour
+		old := w.s.Staple(w.leaf)
+		time.Sleep(24 * time.Hour)
+		w.s.Instead = instead("ocsp", http.StatusNotFound)
+		require.Equal(t, Good, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+		time.Sleep(11 * time.Second)
+		w.s.Instead = only("ocsp", old)
+		c := w.checker()
+		c.Now = time.Now().Add(-12 * time.Hour)
+		a := c.Ask(t.Context(), w.leaf, w.issuer)
+		assert.Equal(t, Good, a.Status, "%v", a.Err)
+	})
+}
+
+// TestHoldsDoNotLiftEachOther has a past moment judged by a staple that says on hold and has run out since: what says revoked now is
+// not forgotten.
+func TestHoldsDoNotLiftEachOther(t *testing.T) {
+	for name, reason := range map[string]int{"hold": ocsp.CertificateHold, "for good": ocsp.KeyCompromise} {
+		t.Run(name, func(t *testing.T) {
+			testpki.Bubble(t, func(t *testing.T) {
+				w := newWorld(t, byOCSP)
+				w.s.Lifetime = 7 * 24 * time.Hour
+				w.s.Revoke(w.leaf, reason)
+				require.Equal(t, Revoked, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+				time.Sleep(time.Hour)
+				w.s.Lifetime = time.Hour
+				w.s.Revoke(w.leaf, ocsp.CertificateHold)
+				short := w.s.Staple(w.leaf)
+				time.Sleep(2 * time.Hour)
+				a, _ := w.checker().Local(w.leaf, w.issuer, nil)
+				require.Equal(t, Revoked, a.Status)
+				past := w.checker()
+				past.Now = time.Now().Add(-90 * time.Minute)
+				past.Local(w.leaf, w.issuer, short)
+				a, _ = w.checker().Local(w.leaf, w.issuer, nil)
+				assert.Equal(t, Revoked, a.Status)
+			})
+		})
+	}
+}
+
+// TestUnknownBesidesOthers has a responder that does not know the certificate.
+func TestUnknownBesidesOthers(t *testing.T) {
+	t.Run("while a revocation comes", func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
+			w := newWorld(t, byOCSP)
+			w.s.Revoke(w.leaf, ocsp.KeyCompromise)
+			revoked := w.s.Staple(w.leaf)
+			w.s.OCSP = func(r *testpki.Response) { r.Singles[0].Status = ocsp.Unknown }
+			w.s.Instead = func(string, http.ResponseWriter, *http.Request) bool { time.Sleep(time.Second); return false }
+			asked := make(chan Answer, 1)
+			go func() { asked <- w.checker().Ask(t.Context(), w.leaf, w.issuer) }()
+			time.Sleep(time.Millisecond)
+			w.checker().Local(w.leaf, w.issuer, revoked)
+			a := <-asked
+			assert.Equal(t, Revoked, a.Status)
+			assert.Equal(t, FromCache, a.Source)
+		})
+	})
+	t.Run("in a response that ran out", func(t *testing.T) {
+		w := newWorld(t, byOCSP)
+		w.s.OCSP = func(r *testpki.Response) {
+			s := &r.Singles[0]
+			s.Status, s.ThisUpdate, s.NextUpdate = ocsp.Unknown, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+		}
+		for range 2 {
+			a := w.checker().Ask(t.Context(), w.leaf, w.issuer)
+			assert.Equal(t, Unavailable, a.Status)
+			assert.ErrorContains(t, a.Err, "ran out on")
+		}
+		assert.Equal(t, 2, w.s.Requests(), "GET and POST, once")
 	})
 }

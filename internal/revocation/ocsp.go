@@ -319,9 +319,9 @@ func (c *Checker) askOCSP(ctx context.Context, about key, cert, issuer *x509.Cer
 		if fresh {
 			return c.requestOCSP(ctx, about, cert, issuer, responder)
 		}
-		// Where something counts now, nothing better is to be had for another moment either.
-		for _, at := range []time.Time{c.Now, time.Now()} {
-			if known := decide(at, c.known(about, cert, issuer)...); known != nil {
+		if known, ok := c.Cache.memory.Get(about).(*Answer); ok {
+			// Where it counts now, nothing better is to be had for another moment either.
+			if c.decide(c.Now, known, cert, issuer) == known || c.decide(time.Now(), known, cert, issuer) == known {
 				return known, nil
 			}
 		}
@@ -330,15 +330,19 @@ func (c *Checker) askOCSP(ctx context.Context, about key, cert, issuer *x509.Cer
 		}
 		began := time.Now()
 		answer, err := c.requestOCSP(ctx, about, cert, issuer, responder)
-		switch {
-		case err != nil:
+		if err != nil {
 			c.Cache.rememberFailure(ctx, q, began, err)
-		case answer.Status == Unknown:
-			c.Cache.put(q, &failure{until: time.Now().Add(failureMemory), answer: answer})
-		case decide(time.Now(), answer) == nil: // and not only at the moment that is asked about
-			c.Cache.rememberFailure(ctx, q, began, fmt.Errorf("the answer %w", answer.period(time.Now())))
+			return nil, err
 		}
-		return answer, err
+		// What does not count now, and not only at the moment that is asked about, is a failure.
+		now := time.Now()
+		switch decided := c.decide(now, answer, cert, issuer); {
+		case answer.Status == Unknown && answer.counts(now):
+			c.Cache.put(q, &failure{until: now.Add(failureMemory), answer: answer})
+		case decided == nil:
+			c.Cache.rememberFailure(ctx, q, began, useless(answer, now))
+		}
+		return answer, nil
 	})
 	c.Cache.rememberSilence(ctx, q, asked, err)
 	return answer, err
@@ -357,7 +361,7 @@ func (c *Checker) requestOCSP(ctx context.Context, about key, cert, issuer *x509
 	if u, err := url.Parse(responder); err != nil || u.RawQuery != "" || len(get)-len(responder) > maxGET {
 		attempts = attempts[1:]
 	}
-	var useless *Answer
+	var second *Answer
 	for _, attempt := range attempts {
 		attempt.Accept, attempt.MaxBytes = "application/ocsp-response", maxOCSP
 		var body []byte
@@ -374,13 +378,16 @@ func (c *Checker) requestOCSP(ctx context.Context, about key, cert, issuer *x509
 			continue
 		}
 		c.Cache.remember(about, answer)
-		if answer.Status == Unknown && answer.counts(c.Now) || decide(c.Now, append([]*Answer{answer}, c.known(about, cert, issuer)...)...) != nil {
+		then := answer.Status == Unknown && answer.counts(c.Now) || c.decide(c.Now, answer, cert, issuer) == answer
+		if then && (answer.Status == Unknown || c.decide(time.Now(), answer, cert, issuer) == answer) {
 			return answer, nil
 		}
-		useless = answer
+		if second == nil || then || answer.counts(c.Now) && !second.counts(c.Now) {
+			second = answer // who asks sees what is wrong with it; others may ask for another moment
+		}
 	}
-	if useless != nil {
-		return useless, nil // who asks sees why
+	if second != nil {
+		return second, nil
 	}
 	return nil, err
 }
@@ -394,17 +401,22 @@ func (c *Cache) remember(about key, a *Answer) {
 	kept := *a
 	c.memory.Replace(about, &kept, weigh(&kept), func(old any) bool {
 		was, ok := old.(*Answer)
+		if ok && was.onHold() && kept.onHold() && was.Until.After(kept.Until) {
+			kept.Until = was.Until // the later one does not lift the other
+		}
 		return !ok || kept.replaces(was, now)
 	})
 }
 
 // replaces says whether the answer is to be remembered instead of another one: the later one is, and of two that are as late a
-// revocation. But what has run out and says good makes room for what counts, not the other way round, and what says revoked
-// makes room only for what counts.
+// revocation. But what has run out and says good makes room for what counts, not the other way round; what says on hold makes room for
+// good only where that counts; and a revocation for good makes none for on hold.
 func (a *Answer) replaces(was *Answer, now time.Time) bool {
 	switch {
 	case a.Status == Revoked && !a.onHold() && (was.Status == Good || was.onHold()):
 		return true
+	case a.onHold() && was.Status == Revoked && !was.onHold():
+		return false
 	case a.Status == Good && !a.counts(now) && (was.Status == Revoked || was.counts(now)):
 		return false
 	case was.Status == Good && !was.counts(now) && a.counts(now):
@@ -432,10 +444,11 @@ func (c *Checker) Staple(ctx context.Context, cert, issuer *x509.Certificate, fi
 			err = fmt.Errorf("the certificate is %v", answer.Status)
 		case !answer.counts(c.Now):
 			err = fmt.Errorf("the answer %w", answer.period(c.Now))
-		case decide(c.Now, append([]*Answer{answer}, c.known(about, cert, issuer)...)...) != answer:
-			err = fmt.Errorf("the answer %w", superseded(answer))
 		default:
-			return answer, at, nil
+			if decided := c.decide(c.Now, answer, cert, issuer); decided != nil && decided.Status == Good {
+				return answer, at, nil
+			}
+			err = fmt.Errorf("the answer %w", superseded(answer))
 		}
 		failures = append(failures, fmt.Errorf("OCSP by %s: %w", shortened(responders[at]), err))
 		if answer != nil && answer.Status == Revoked {

@@ -145,8 +145,7 @@ func (c *Checker) Local(cert, issuer *x509.Certificate, staple []byte) (answer A
 		return c.remembered(about, cert, issuer), fmt.Errorf("the stapled OCSP response %w", err)
 	}
 	// The peer may choose among responses that have not run out: what is known here has a say.
-	known := c.known(about, cert, issuer)
-	switch decided := decide(c.Now, append([]*Answer{stapled}, known...)...); {
+	switch decided := c.decide(c.Now, stapled, cert, issuer); {
 	case decided == nil && stapled.Status == Good:
 		return Answer{}, fmt.Errorf("the stapled OCSP response %w", superseded(stapled))
 	case decided == nil || decided.Status == stapled.Status: // or it says unknown, and nobody knows better
@@ -179,13 +178,18 @@ func (c *Checker) known(about key, cert, issuer *x509.Certificate) (all []*Answe
 		all = append(all, known)
 	}
 	for _, url := range services(cert.CRLDistributionPoints) {
-		if known, ok := c.Cache.memory.Get(listKey(url, issuer)).(*revocationList); ok {
-			if a, err := known.look(cert); err == nil {
+		for _, list := range c.Cache.lists(listKey(url, issuer)) {
+			if a, err := list.look(cert); err == nil {
 				all = append(all, a)
 			}
 		}
 	}
 	return all
+}
+
+// decide is what an answer says together with what is remembered; it wins over an equal.
+func (c *Checker) decide(now time.Time, a *Answer, cert, issuer *x509.Certificate) *Answer {
+	return decide(now, append([]*Answer{a}, c.known(certKey(cert, issuer), cert, issuer)...)...)
 }
 
 // remembered is what is remembered and counts.
@@ -201,6 +205,14 @@ func fromCache(a *Answer) Answer {
 	found.Source = FromCache
 	found.explain()
 	return found
+}
+
+// useless is why an answer is none at a moment.
+func useless(a *Answer, now time.Time) error {
+	if !a.counts(now) {
+		return fmt.Errorf("the answer %w", a.period(now))
+	}
+	return fmt.Errorf("the answer %w", superseded(a))
 }
 
 // superseded is why an answer does not count besides what is remembered.
@@ -237,8 +249,10 @@ func (c *Checker) Ask(ctx context.Context, cert, issuer *x509.Certificate) Answe
 		answer, err := s.ask(mine, s.url)
 		cancel()
 		if err == nil {
-			decided := decide(c.Now, append([]*Answer{answer}, c.known(about, cert, issuer)...)...)
+			decided := c.decide(c.Now, answer, cert, issuer)
 			switch {
+			case decided != nil && decided != answer && decided.Status == Revoked:
+				return fromCache(decided) // it came meanwhile
 			case answer.Status == Unknown && answer.counts(c.Now), decided == answer:
 				found := *answer
 				found.Source = s.url
@@ -246,11 +260,8 @@ func (c *Checker) Ask(ctx context.Context, cert, issuer *x509.Certificate) Answe
 				return found
 			case decided != nil:
 				return fromCache(decided)
-			case !answer.counts(c.Now):
-				err = fmt.Errorf("the answer %w", answer.period(c.Now))
-			default:
-				err = fmt.Errorf("the answer %w", superseded(answer))
 			}
+			err = useless(answer, c.Now)
 		}
 		none.Source = s.url
 		failures = append(failures, fmt.Errorf("%s by %s: %w", s.kind, shortened(s.url), err))
