@@ -1,9 +1,11 @@
 package revocation
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/x509"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/ocsp"
 
+	"github.com/sslstream/sslstream/internal/fetch"
 	"github.com/sslstream/sslstream/internal/testpki"
 )
 
@@ -22,6 +25,10 @@ func TestDecide(t *testing.T) {
 	now := time.Now()
 	answer := func(status Status, reason int, madeAgo, endsIn time.Duration) *Answer {
 		return &Answer{Status: status, Reason: reason, Made: now.Add(-madeAgo), From: now.Add(-madeAgo), Until: now.Add(endsIn)}
+	}
+	since := func(a *Answer, in time.Duration) *Answer {
+		a.RevokedAt = now.Add(in)
+		return a
 	}
 	const hold = ocsp.CertificateHold
 	for _, tc := range []struct {
@@ -34,6 +41,9 @@ func TestDecide(t *testing.T) {
 		{"good of the future", answer(Good, 0, -time.Hour, 2*time.Hour), nil, -1},
 		{"revoked, which ran out", answer(Revoked, ocsp.KeyCompromise, time.Hour, -1), nil, 0},
 		{"revoked in the future", answer(Revoked, ocsp.KeyCompromise, -time.Hour, 2*time.Hour), nil, -1},
+		{"revoked before, as somebody said later", since(answer(Revoked, ocsp.KeyCompromise, -time.Hour, 2*time.Hour), -time.Minute), answer(Good, 0, time.Hour, time.Hour), 0},
+		{"revoked after, as somebody said later", since(answer(Revoked, ocsp.KeyCompromise, -2*time.Hour, 3*time.Hour), time.Minute), answer(Good, 0, time.Hour, time.Hour), 1},
+		{"on hold before, as somebody said later", since(answer(Revoked, hold, -time.Hour, 2*time.Hour), -time.Minute), answer(Good, 0, time.Hour, time.Hour), 1},
 		{"on hold", answer(Revoked, hold, time.Hour, time.Hour), nil, 0},
 		{"on hold, which ran out", answer(Revoked, hold, time.Hour, -1), nil, -1},
 		{"unknown", answer(Unknown, 0, time.Hour, time.Hour), nil, -1},
@@ -558,5 +568,133 @@ func TestUnknownBesidesOthers(t *testing.T) {
 			assert.ErrorContains(t, a.Err, "ran out on")
 		}
 		assert.Equal(t, 2, w.s.Requests(), "GET and POST, once")
+	})
+}
+
+// stale is a proxy that answers every GET with one response; what is posted takes its time.
+func stale(response []byte, slow time.Duration) func(string, http.ResponseWriter, *http.Request) bool {
+	return func(kind string, rw http.ResponseWriter, r *http.Request) bool {
+		if kind == "ocsp" && r.Method == http.MethodGet {
+			rw.Write(response)
+			return true
+		}
+		select {
+		case <-time.After(slow):
+			return false
+		case <-r.Context().Done():
+			return true
+		}
+	}
+}
+
+// TestOwnLimitsSpeakForNobody has one asker come to the end of its budget, or of its time, between the GET and the POST.
+func TestOwnLimitsSpeakForNobody(t *testing.T) {
+	ranOut := func(t *testing.T, slow time.Duration) *world {
+		w := newWorld(t, byOCSP)
+		response := w.s.Staple(w.leaf)
+		time.Sleep(2 * time.Hour)
+		w.s.Instead = stale(response, slow)
+		return w
+	}
+	t.Run("budget", func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
+			w := ranOut(t, 0)
+			poor := w.checker()
+			for range fetch.MaxRequests - 1 {
+				_, err := fetch.Do(t.Context(), w.client, poor.Budget, fetch.Request{URL: w.s.CRLURL(), MaxBytes: maxCRL})
+				require.NoError(t, err)
+			}
+			assert.ErrorIs(t, poor.Ask(t.Context(), w.leaf, w.issuer).Err, fetch.ErrBudget)
+			assert.Equal(t, Good, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+		})
+	})
+	t.Run("time", func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
+			w := ranOut(t, time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			defer cancel()
+			hasty := make(chan Answer, 1)
+			go func() { hasty <- w.checker().Ask(ctx, w.leaf, w.issuer) }()
+			time.Sleep(time.Millisecond)
+			assert.Equal(t, Good, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status, "who joined")
+			assert.ErrorIs(t, (<-hasty).Err, context.DeadlineExceeded)
+		})
+	})
+}
+
+// TestRevokedSince has a list renewed: a revocation in it counts from the date that it gives, also for moments before the list.
+func TestRevokedSince(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byBoth)
+		w.s.Lifetime = 7 * 24 * time.Hour
+		good := w.s.Staple(w.leaf)
+		time.Sleep(time.Hour)
+		w.s.Revoke(w.leaf, ocsp.KeyCompromise)
+		w.s.Lifetime = time.Hour
+		w.s.Instead = instead("ocsp", http.StatusNotFound)
+		require.Equal(t, Revoked, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+		time.Sleep(2 * time.Hour)
+		past := w.checker()
+		past.Now = time.Now().Add(-30 * time.Minute)
+		other := w.ca.Issue(t, "other.example", byCRL(w.s)...).Leaf
+		for range 2 {
+			a, _ := past.Local(w.leaf, w.issuer, good)
+			assert.Equal(t, Revoked, a.Status)
+			require.Equal(t, Good, w.checker().Ask(t.Context(), other, w.issuer).Status, "which has the list renewed")
+		}
+	})
+}
+
+// TestPastMomentsBesideALaterList asks for a moment of which nobody knows, while a list has later news than the responder.
+func TestPastMomentsBesideALaterList(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byBoth)
+		w.s.Lifetime = 7 * 24 * time.Hour
+		response := w.s.Staple(w.leaf)
+		w.s.Instead = func(kind string, rw http.ResponseWriter, _ *http.Request) bool {
+			if kind == "ocsp" {
+				rw.Write(response)
+			}
+			return kind == "ocsp"
+		}
+		require.Equal(t, Good, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+		time.Sleep(time.Hour)
+		other := w.ca.Issue(t, "other.example", byCRL(w.s)...).Leaf
+		require.Equal(t, Good, w.checker().Ask(t.Context(), other, w.issuer).Status)
+		before := w.s.Requests()
+		for range 5 {
+			past := w.checker()
+			past.Now = time.Now().Add(-24 * time.Hour)
+			assert.Equal(t, Unavailable, past.Ask(t.Context(), w.leaf, w.issuer).Status)
+		}
+		assert.LessOrEqual(t, w.s.Requests()-before, 2)
+	})
+}
+
+// TestStapleBesideALiftedHold has the responder that is asked first lag behind what is known.
+func TestStapleBesideALiftedHold(t *testing.T) {
+	testpki.Bubble(t, func(t *testing.T) {
+		w := newWorld(t, byOCSP)
+		w.leaf.OCSPServer = []string{w.s.OCSPURL() + "/lags", w.s.OCSPURL()}
+		lagging := w.s
+		lagging.Lifetime = 7 * 24 * time.Hour
+		lagging.Revoke(w.leaf, ocsp.CertificateHold)
+		hold := lagging.Staple(w.leaf)
+		time.Sleep(time.Hour)
+		_, err := w.checker().Local(w.leaf, w.issuer, newStaple(t, w))
+		require.NoError(t, err)
+		time.Sleep(10 * time.Minute)
+		good := w.s.Staple(w.leaf)
+		lagging.Instead = func(_ string, rw http.ResponseWriter, r *http.Request) bool {
+			if strings.Contains(r.URL.Path, "lags") {
+				rw.Write(hold)
+			} else {
+				rw.Write(good)
+			}
+			return true
+		}
+		_, at, err := w.checker().Staple(t.Context(), w.leaf, w.issuer, 0)
+		require.NoError(t, err)
+		assert.Equal(t, 1, at)
 	})
 }

@@ -321,7 +321,7 @@ func (c *Checker) askOCSP(ctx context.Context, about key, cert, issuer *x509.Cer
 		}
 		if known, ok := c.Cache.memory.Get(about).(*Answer); ok {
 			// Where it counts now, nothing better is to be had for another moment either.
-			if c.decide(c.Now, known, cert, issuer) == known || c.decide(time.Now(), known, cert, issuer) == known {
+			if c.decide(c.Now, known, cert, issuer) == known || known.counts(time.Now()) && c.decide(time.Now(), known, cert, issuer) != nil {
 				return known, nil
 			}
 		}
@@ -386,7 +386,8 @@ func (c *Checker) requestOCSP(ctx context.Context, about key, cert, issuer *x509
 			second = answer // who asks sees what is wrong with it; others may ask for another moment
 		}
 	}
-	if second != nil {
+	// That the asker's own time or budget was spent in between says nothing to others.
+	if second != nil && ctx.Err() == nil && !errors.Is(err, fetch.ErrBudget) {
 		return second, nil
 	}
 	return nil, err
@@ -451,8 +452,11 @@ func (c *Checker) Staple(ctx context.Context, cert, issuer *x509.Certificate, fi
 			err = fmt.Errorf("the answer %w", superseded(answer))
 		}
 		failures = append(failures, fmt.Errorf("OCSP by %s: %w", shortened(responders[at]), err))
-		if answer != nil && answer.Status == Revoked {
-			break
+		if answer == nil || answer.Status != Revoked {
+			continue
+		}
+		if decided := c.decide(c.Now, answer, cert, issuer); decided == nil || decided.Status == Revoked {
+			break // unless somebody knows later that it is over
 		}
 	}
 	return nil, 0, errors.Join(failures...)

@@ -72,14 +72,17 @@ func (a *Answer) onHold() bool {
 }
 
 // decide is what several answers about one certificate say together at a moment: the one of them that counts, nil for none.
-// A revocation for good does, also beyond its end. Of what says good and what says on hold the later one does, and what says good does
+// A revocation for good does, also beyond its end, and from the date on that it gives, however much later it was made. Of what says good and what says on hold the later one does, and what says good does
 // not where something later, or as late, has said on hold, whether that has run out or not. Of equals the first does.
 func decide(now time.Time, answers ...*Answer) *Answer {
 	var good, hold, lastHold *Answer
 	later := func(a, than *Answer) bool { return than == nil || a.Made.After(than.Made) }
 	for _, a := range answers {
 		switch {
-		case a == nil || now.Before(a.From):
+		case a == nil:
+		case a.Status == Revoked && !a.onHold() && !a.RevokedAt.IsZero() && !now.Before(a.RevokedAt):
+			return a
+		case now.Before(a.From):
 		case a.Status == Revoked && !a.onHold():
 			return a
 		case a.Status == Revoked:
