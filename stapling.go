@@ -92,10 +92,10 @@ func (s *stapler) fetch(first int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fetching = false
-	if known.Status == revocation.Revoked {
-		s.response = nil // it still counts, but is known to be no longer true; and so is what another responder has yet to hear
-	}
-	if err != nil || known.Status == revocation.Revoked {
+	if err != nil {
+		if known.Status == revocation.Revoked {
+			s.response = nil // it still counts, but is known to be no longer true
+		}
 		s.due = wallClock().Add(min(stapleRetry<<s.failures, maxStapleRetry))
 		s.failures = min(s.failures+1, 10)
 		return

@@ -1,5 +1,6 @@
 // Package fetch downloads what certificates point to: bounded in size, time, redirects and number, over http and https
-// only. It knows nothing of what it carries.
+// only. Those who want the same at once share one download, and what is kept of it is bounded as well. It knows nothing
+// of what it carries.
 package fetch
 
 import (

@@ -241,7 +241,7 @@ func namesURL(name cryptobyte.String, url string) bool {
 }
 
 // askCRL has the list at url say what it says, fetched once for all who want it at the same time, and kept.
-func (c *Checker) askCRL(ctx context.Context, cert, issuer *x509.Certificate, url string) (*Answer, error) {
+func (c *Checker) askCRL(ctx context.Context, about key, cert, issuer *x509.Certificate, url string) (*Answer, error) {
 	where := listKey(url, issuer)
 	q := question{client: c.Client, url: url, about: where}
 	asked := time.Now()
@@ -249,7 +249,7 @@ func (c *Checker) askCRL(ctx context.Context, cert, issuer *x509.Certificate, ur
 		// One may have come since memory was looked at. Where it counts now, nothing better is to be had for another moment either;
 		// but what something later bars, a later list may not have.
 		for _, known := range c.Cache.lists(where) {
-			if c.usable(known, cert, issuer, c.Now) || c.usable(known, cert, issuer, time.Now()) {
+			if c.usable(known, c.Now, about, cert, issuer) || c.usable(known, time.Now(), about, cert, issuer) {
 				return known, nil
 			}
 		}
@@ -264,7 +264,7 @@ func (c *Checker) askCRL(ctx context.Context, cert, issuer *x509.Certificate, ur
 		}
 		c.Cache.rememberList(where, list)
 		// What does not count now, and not only at the moment that is asked about, is a failure.
-		if now := time.Now(); !c.usable(list, cert, issuer, now) {
+		if now := time.Now(); !c.usable(list, now, about, cert, issuer) {
 			c.Cache.rememberFailure(ctx, q, began, useless(&Answer{Made: list.made, From: list.from, Until: list.until}, now))
 		}
 		return list, nil
@@ -281,9 +281,9 @@ func (c *Checker) askCRL(ctx context.Context, cert, issuer *x509.Certificate, ur
 }
 
 // usable says whether a list counts at a moment, and nothing later is known of the certificate that bars it.
-func (c *Checker) usable(list *revocationList, cert, issuer *x509.Certificate, at time.Time) bool {
+func (c *Checker) usable(list *revocationList, at time.Time, about key, cert, issuer *x509.Certificate) bool {
 	a, err := list.look(cert)
-	return list.counts(at) && (err != nil || c.decide(at, a, cert, issuer) != nil)
+	return list.counts(at) && (err != nil || c.decide(at, a, about, cert, issuer) != nil)
 }
 
 // rememberList keeps a list, unless there is a later one; an earlier one is kept beside that, where that has run out: it does not

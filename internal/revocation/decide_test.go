@@ -373,13 +373,7 @@ func TestRenewalByPOST(t *testing.T) {
 		w.s.Lifetime = time.Hour
 		r0 := w.s.Staple(w.leaf)
 		time.Sleep(time.Hour + time.Minute)
-		w.s.Instead = func(_ string, rw http.ResponseWriter, r *http.Request) bool {
-			if r.Method == http.MethodGet {
-				rw.Write(r0)
-				return true
-			}
-			return false
-		}
+		w.s.Instead = stale(r0, 0)
 		a, _, err := w.checker().Staple(t.Context(), w.leaf, w.issuer, 0)
 		require.NoError(t, err)
 		require.Equal(t, Good, a.Status)
@@ -478,13 +472,7 @@ func TestPastMomentsHarmNobody(t *testing.T) {
 		w.s.Lifetime = time.Hour
 		r0 := w.s.Staple(w.leaf)
 		time.Sleep(2 * time.Hour)
-		w.s.Instead = func(_ string, rw http.ResponseWriter, r *http.Request) bool {
-			if r.Method == http.MethodGet {
-				rw.Write(r0)
-				return true
-			}
-			return false
-		}
+		w.s.Instead = stale(r0, 0)
 		c := w.checker()
 		c.Now = time.Now().Add(-90 * time.Minute)
 		require.Equal(t, Good, c.Ask(t.Context(), w.leaf, w.issuer).Status)

@@ -321,7 +321,7 @@ func (c *Checker) askOCSP(ctx context.Context, about key, cert, issuer *x509.Cer
 		}
 		if known, ok := c.Cache.memory.Get(about).(*Answer); ok {
 			// Where it counts now, nothing better is to be had for another moment either.
-			if c.decide(c.Now, known, cert, issuer) == known || known.counts(time.Now()) && c.decide(time.Now(), known, cert, issuer) != nil {
+			if c.decide(c.Now, known, about, cert, issuer) == known || known.counts(time.Now()) && c.decide(time.Now(), known, about, cert, issuer) != nil {
 				return known, nil
 			}
 		}
@@ -336,7 +336,7 @@ func (c *Checker) askOCSP(ctx context.Context, about key, cert, issuer *x509.Cer
 		}
 		// What does not count now, and not only at the moment that is asked about, is a failure.
 		now := time.Now()
-		switch decided := c.decide(now, answer, cert, issuer); {
+		switch decided := c.decide(now, answer, about, cert, issuer); {
 		case answer.Status == Unknown && answer.counts(now):
 			c.Cache.put(q, &failure{until: now.Add(failureMemory), answer: answer})
 		case decided == nil:
@@ -378,8 +378,8 @@ func (c *Checker) requestOCSP(ctx context.Context, about key, cert, issuer *x509
 			continue
 		}
 		c.Cache.remember(about, answer)
-		then := answer.Status == Unknown && answer.counts(c.Now) || c.decide(c.Now, answer, cert, issuer) == answer
-		if then && (answer.Status == Unknown || c.decide(time.Now(), answer, cert, issuer) == answer) {
+		then := answer.Status == Unknown && answer.counts(c.Now) || c.decide(c.Now, answer, about, cert, issuer) == answer
+		if then && (answer.Status == Unknown || c.decide(time.Now(), answer, about, cert, issuer) == answer) {
 			return answer, nil
 		}
 		if second == nil || then || answer.counts(c.Now) && !second.counts(c.Now) {
@@ -427,8 +427,8 @@ func (a *Answer) replaces(was *Answer, now time.Time) bool {
 }
 
 // Staple has the certificate's responders say that it is good, one after the other and the one at index first before the
-// others, until one does or says that it is revoked; it asks also those that failed a moment ago. It returns the answer, whose Raw is what to staple, and the index
-// of the responder that gave it.
+// others, until one does or says that it is revoked; it asks also those that failed a moment ago. It returns the answer, whose Raw
+// is what to staple, and the index of the responder that gave it.
 func (c *Checker) Staple(ctx context.Context, cert, issuer *x509.Certificate, first int) (*Answer, int, error) {
 	about := certKey(cert, issuer)
 	responders := services(cert.OCSPServer)
@@ -446,7 +446,7 @@ func (c *Checker) Staple(ctx context.Context, cert, issuer *x509.Certificate, fi
 		case !answer.counts(c.Now):
 			err = fmt.Errorf("the answer %w", answer.period(c.Now))
 		default:
-			if decided := c.decide(c.Now, answer, cert, issuer); decided != nil && decided.Status == Good {
+			if decided := c.decide(c.Now, answer, about, cert, issuer); decided != nil && decided.Status == Good {
 				return answer, at, nil
 			}
 			err = fmt.Errorf("the answer %w", superseded(answer))
@@ -455,7 +455,7 @@ func (c *Checker) Staple(ctx context.Context, cert, issuer *x509.Certificate, fi
 		if answer == nil || answer.Status != Revoked {
 			continue
 		}
-		if decided := c.decide(c.Now, answer, cert, issuer); decided == nil || decided.Status == Revoked {
+		if decided := c.decide(c.Now, answer, about, cert, issuer); decided == nil || decided.Status == Revoked {
 			break // unless somebody knows later that it is over
 		}
 	}

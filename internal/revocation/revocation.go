@@ -72,8 +72,9 @@ func (a *Answer) onHold() bool {
 }
 
 // decide is what several answers about one certificate say together at a moment: the one of them that counts, nil for none.
-// A revocation for good does, also beyond its end, and from the date on that it gives, however much later it was made. Of what says good and what says on hold the later one does, and what says good does
-// not where something later, or as late, has said on hold, whether that has run out or not. Of equals the first does.
+// A revocation for good does, also beyond its end, and from the date on that it gives, however much later it was made. Of what
+// says good and what says on hold the later one does, and what says good does not where something later, or as late, has said on
+// hold, whether that has run out or not. Of equals the first does.
 func decide(now time.Time, answers ...*Answer) *Answer {
 	var good, hold, lastHold *Answer
 	later := func(a, than *Answer) bool { return than == nil || a.Made.After(than.Made) }
@@ -148,7 +149,7 @@ func (c *Checker) Local(cert, issuer *x509.Certificate, staple []byte) (answer A
 		return c.remembered(about, cert, issuer), fmt.Errorf("the stapled OCSP response %w", err)
 	}
 	// The peer may choose among responses that have not run out: what is known here has a say.
-	switch decided := c.decide(c.Now, stapled, cert, issuer); {
+	switch decided := c.decide(c.Now, stapled, about, cert, issuer); {
 	case decided == nil && stapled.Status == Good:
 		return Answer{}, fmt.Errorf("the stapled OCSP response %w", superseded(stapled))
 	case decided == nil || decided.Status == stapled.Status: // or it says unknown, and nobody knows better
@@ -191,8 +192,8 @@ func (c *Checker) known(about key, cert, issuer *x509.Certificate) (all []*Answe
 }
 
 // decide is what an answer says together with what is remembered; it wins over an equal.
-func (c *Checker) decide(now time.Time, a *Answer, cert, issuer *x509.Certificate) *Answer {
-	return decide(now, append([]*Answer{a}, c.known(certKey(cert, issuer), cert, issuer)...)...)
+func (c *Checker) decide(now time.Time, a *Answer, about key, cert, issuer *x509.Certificate) *Answer {
+	return decide(now, append([]*Answer{a}, c.known(about, cert, issuer)...)...)
 }
 
 // remembered is what is remembered and counts.
@@ -239,7 +240,7 @@ func (c *Checker) Ask(ctx context.Context, cert, issuer *x509.Certificate) Answe
 	}
 	for _, url := range services(cert.CRLDistributionPoints) {
 		all = append(all, service{"CRL", url, func(ctx context.Context, url string) (*Answer, error) {
-			return c.askCRL(ctx, cert, issuer, url)
+			return c.askCRL(ctx, about, cert, issuer, url)
 		}})
 	}
 	if len(all) == 0 {
@@ -252,7 +253,7 @@ func (c *Checker) Ask(ctx context.Context, cert, issuer *x509.Certificate) Answe
 		answer, err := s.ask(mine, s.url)
 		cancel()
 		if err == nil {
-			decided := c.decide(c.Now, answer, cert, issuer)
+			decided := c.decide(c.Now, answer, about, cert, issuer)
 			switch {
 			case decided != nil && decided != answer && decided.Status == Revoked:
 				return fromCache(decided) // it came meanwhile
