@@ -240,6 +240,21 @@ func TestWhatDoesNotCountIsNoObstacle(t *testing.T) {
 			})
 		})
 	}
+	t.Run("on hold from the future", func(t *testing.T) {
+		testpki.Bubble(t, func(t *testing.T) {
+			w := newWorld(t, byOCSP)
+			from := time.Now().Add(24 * time.Hour)
+			w.s.OCSP = func(r *testpki.Response) {
+				s := &r.Singles[0]
+				s.Status, s.Reason, s.RevokedAt = ocsp.Revoked, ocsp.CertificateHold, from
+				s.ThisUpdate, s.NextUpdate = from, from.Add(time.Hour)
+			}
+			require.Equal(t, Unavailable, w.checker().Ask(t.Context(), w.leaf, w.issuer).Status)
+			w.s.OCSP = nil
+			time.Sleep(failureMemory + time.Second)
+			assert.Equal(t, 1, asks(t, w))
+		})
+	})
 	t.Run("later, but it ran out", func(t *testing.T) {
 		testpki.Bubble(t, func(t *testing.T) {
 			w := newWorld(t, byOCSP)
